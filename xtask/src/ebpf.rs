@@ -36,15 +36,20 @@ pub fn build(repo: &Repo, options: &Options) -> Result<()> {
     let object = repo.ebpf_object();
     let stamp_file = object.with_extension("stamp");
     let stamp = stamp(repo, &toolchain, &linker)?;
-    let fresh = object.exists() && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp);
+    let fresh = fs::metadata(&object).is_ok_and(|object| object.len() > 0)
+        && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp);
     if fresh && !options.force {
         eprintln!("ok kernel side is up to date");
     } else {
+        // Taken before the build: an edit made while it runs is then seen as a change next time.
+        let abi = digest::abi_hash(repo.root())?;
         compile(repo, &toolchain, &linker)?;
         let built = repo.path("target/ebpf/bpfel-unknown-none/release/mesh-ebpf");
-        write_if_changed(&object, &fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?)?;
-        // After the build, because the first one may have written Cargo.lock.
-        write_if_changed(&stamp_file, crate::ebpf::stamp(repo, &toolchain, &linker)?.as_bytes())?;
+        let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        // The note first: whoever sees the new object finds the contract that it was built from.
+        write_if_changed(&object.with_extension("abi"), abi.as_bytes())?;
+        write_if_changed(&object, &bytes)?;
+        write_if_changed(&stamp_file, stamp.as_bytes())?;
     }
     if options.disassemble { disassemble(&object, &toolchain) } else { Ok(()) }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "xtask talks to a person: its results go to stdout")]
 
 mod apt;
+#[path = "../../mesh-node/build/digest.rs"]
 mod digest;
 mod ebpf;
 mod repo;

@@ -1,13 +1,25 @@
 //! One digest for a set of files and folders: same names and same bytes give the same digest, on any machine.
+//!
+//! Shared by the node's build script and by xtask, so that the two cannot disagree on what the kernel side was
+//! built from.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// The digest over `paths` below `root`; folders are walked in the order of names.
-pub fn of_files(root: &Path, paths: &[&str]) -> Result<String> {
+/// The folders, below the root of the work tree, that make up the contract between kernel and user space.
+pub const ABI_FOLDERS: [&str; 2] = ["mesh-abi/src", "mesh-ebpf/src"];
+
+/// The hash of that contract, short enough for a path. Pins in bpffs carry it, so that an agent never adopts maps
+/// or programs of another layout.
+pub fn abi_hash(root: &Path) -> io::Result<String> {
+    Ok(of_files(root, &ABI_FOLDERS)?.chars().take(12).collect())
+}
+
+/// SHA-256, in hex, over `paths` below `root`; folders are walked in the order of names.
+pub fn of_files(root: &Path, paths: &[&str]) -> io::Result<String> {
     let mut files = Vec::new();
     for path in paths {
         collect(&root.join(path), &mut files)?;
@@ -15,7 +27,7 @@ pub fn of_files(root: &Path, paths: &[&str]) -> Result<String> {
     files.sort();
     let mut hash = Sha256::new();
     for file in files {
-        let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let content = fs::read(&file)?;
         let name = file.strip_prefix(root).unwrap_or(&file);
         // Lengths first, so that moving bytes from one file to the next is seen.
         hash.update(format!("{} {}\n", name.display(), content.len()));
@@ -25,12 +37,11 @@ pub fn of_files(root: &Path, paths: &[&str]) -> Result<String> {
 }
 
 /// Every file at or below `path`. A path that does not exist adds nothing: its absence is part of the digest.
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_file() {
         files.push(path.to_path_buf());
     } else if path.is_dir() {
-        let entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
-        for entry in entries {
+        for entry in fs::read_dir(path)? {
             collect(&entry?.path(), files)?;
         }
     }
