@@ -20,8 +20,8 @@ mod user;
 pub use addr::Addr;
 pub use counter::Counter;
 pub use layout::{
-    CidrKey, Client, OUTCOME_HONOURED, OUTCOME_MISSED, OUTCOME_OPEN, Origin, OwnSock, PodEntry, PodTraffic, PortKey, Tuple,
-    TupleKey, Vouch, flag, own,
+    CidrKey, Client, OUTCOME_HONOURED, OUTCOME_MISSED, OUTCOME_OPEN, Origin, OwnSock, PodEntry, PodTraffic,
+    PortKey, Tuple, TupleKey, Vouch, flag, own,
 };
 pub use verdict::{Accept, Arrival, Capture, Connect, Flow, Lookup, Pass, Refuse, accept, connect};
 

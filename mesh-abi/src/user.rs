@@ -2,7 +2,10 @@
 //!
 //! Invariant: an address leaves here canonical, so that `::ffff:10.0.0.1` and `10.0.0.1` never are two things.
 
-#![allow(unsafe_code, reason = "aya::Pod is an unsafe marker trait; every type here is repr(C) without padding")]
+#![allow(
+    unsafe_code,
+    reason = "aya::Pod is an unsafe marker trait; every type here is repr(C) without padding"
+)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -26,7 +29,8 @@ impl From<Ipv4Addr> for Addr {
 impl From<Ipv6Addr> for Addr {
     fn from(ip: Ipv6Addr) -> Self {
         let octets = ip.octets();
-        let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
         Addr::v6([word(0), word(4), word(8), word(12)])
     }
 }

@@ -131,8 +131,11 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
     if is_excluded(maps, pod, flow) {
         return Connect::Pass(Pass::Excluded);
     }
-    let (to, port, own) =
-        if is_v4 { (Addr::LOCALHOST4, pod.outbound4, pod.ip4) } else { (Addr::LOCALHOST6, pod.outbound6, pod.ip6) };
+    let (to, port, own) = if is_v4 {
+        (Addr::LOCALHOST4, pod.outbound4, pod.ip4)
+    } else {
+        (Addr::LOCALHOST6, pod.outbound6, pod.ip6)
+    };
     if port == 0 {
         let open = pod.flags & flag::FAIL_OPEN != 0;
         return if open { Connect::Pass(Pass::FailOpen) } else { Connect::Refuse(Refuse::NoListener) };
