@@ -1,0 +1,1 @@
+//! Semantic validation, with field paths.
