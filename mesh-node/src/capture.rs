@@ -1,0 +1,1 @@
+//! Accepts captured connections and says who called whom.

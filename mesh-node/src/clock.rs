@@ -1,0 +1,42 @@
+//! Wall-clock time as a value that is passed in, so that tests can move it.
+//!
+//! Invariant: nothing in this crate that judges a certificate or a grant reads the system's clock but through a [`Clock`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// The system's clock plus an offset (zero outside tests).
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    offset_seconds: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Moves this clock and its clones by so many seconds, backwards if negative.
+    pub fn shift(&self, seconds: i64) {
+        self.offset_seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Now.
+    pub fn now(&self) -> SystemTime {
+        let offset = self.offset_seconds.load(Ordering::Relaxed);
+        let shift = Duration::from_secs(offset.unsigned_abs());
+        let now = SystemTime::now();
+        if offset < 0 { now - shift } else { now + shift }
+    }
+
+    /// Seconds since the epoch; 0 before it.
+    pub fn unix_seconds(&self) -> i64 {
+        self.now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+}

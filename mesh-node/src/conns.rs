@@ -1,0 +1,1 @@
+//! The open connections: counted, listed, re-checked, closed.

@@ -1,0 +1,1 @@
+//! The inspection API: what this node has, for `meshctl`, against a grant of the controller.

@@ -1,0 +1,86 @@
+//! Where the process is in its life, and who is still working.
+//!
+//! Invariant: phases only advance. Work that must not be cut off holds a [`Busy`]; draining waits for all of them, bounded.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+/// The phases, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Rooms are being built.
+    Starting,
+    /// Connections are taken.
+    Serving,
+    /// No new connections; open ones may end by themselves.
+    Draining,
+    /// Whatever is left is ended now.
+    Stopped,
+}
+
+/// Everyone's handle, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    stage: watch::Receiver<Stage>,
+    work: TaskTracker,
+}
+
+/// The owner's handle: it alone advances.
+#[derive(Debug)]
+pub struct PhaseControl {
+    stage: watch::Sender<Stage>,
+    work: TaskTracker,
+}
+
+/// Something is going on that draining waits for.
+#[derive(Debug)]
+pub struct Busy {
+    _token: TaskTrackerToken,
+}
+
+/// A process that starts.
+pub fn new() -> (PhaseControl, Phase) {
+    let (sender, stage) = watch::channel(Stage::Starting);
+    let work = TaskTracker::new();
+    (PhaseControl { stage: sender, work: work.clone() }, Phase { stage, work })
+}
+
+impl Phase {
+    /// The stage now.
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Returns once the stage is at least `stage`; also when the owner is gone.
+    pub async fn reached(&self, stage: Stage) {
+        let mut receiver = self.stage.clone();
+        // An error means that the owner is gone, which is later than any stage.
+        let _gone = receiver.wait_for(|now| *now >= stage).await;
+    }
+
+    /// Marks work under way.
+    pub fn busy(&self) -> Busy {
+        Busy { _token: self.work.token() }
+    }
+}
+
+impl PhaseControl {
+    /// Goes to `stage`, never back.
+    pub fn advance(&self, stage: Stage) {
+        self.stage.send_if_modified(|now| {
+            let later = stage > *now;
+            if later {
+                *now = stage;
+            }
+            later
+        });
+    }
+
+    /// Waits until nobody is busy; false if somebody still was after `wait`.
+    pub async fn drained(&self, wait: Duration) -> bool {
+        self.work.close();
+        tokio::time::timeout(wait, self.work.wait()).await.is_ok()
+    }
+}

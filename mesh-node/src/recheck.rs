@@ -1,0 +1,1 @@
+//! Ends connections that a new snapshot no longer allows.

@@ -1,0 +1,1 @@
+//! Picks, pools and dials.
