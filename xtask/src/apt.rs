@@ -30,7 +30,11 @@ impl Need {
         let there = Path::new(&self.brings);
         // sbin is not on everybody's PATH; nft and tcpdump live there.
         let programs = || ["/usr/sbin", "/sbin"].iter().any(|folder| Path::new(folder).join(there).is_file());
-        if there.is_absolute() { !there.exists() } else { toolchain::on_path(&self.brings).is_none() && !programs() }
+        if there.is_absolute() {
+            !there.exists()
+        } else {
+            toolchain::on_path(&self.brings).is_none() && !programs()
+        }
     }
 }
 

@@ -16,8 +16,14 @@ use crate::toolchain::{self, Toolchain};
 use crate::{digest, setup, step};
 
 /// What the object is made from, besides the toolchain.
-const SOURCES: &[&str] =
-    &["mesh-ebpf/Cargo.toml", "mesh-ebpf/Cargo.lock", "mesh-ebpf/.cargo", "mesh-ebpf/src", "mesh-abi", "Cargo.toml"];
+const SOURCES: &[&str] = &[
+    "mesh-ebpf/Cargo.toml",
+    "mesh-ebpf/Cargo.lock",
+    "mesh-ebpf/.cargo",
+    "mesh-ebpf/src",
+    "mesh-abi",
+    "Cargo.toml",
+];
 
 /// How to build.
 #[derive(clap::Args, Default)]
@@ -65,9 +71,14 @@ fn compile(repo: &Repo, toolchain: &Toolchain, linker: &Path) -> Result<()> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     // What the cargo that started xtask left behind is meant for the host's build, not for this one.
-    for inherited in
-        ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
-    {
+    for inherited in [
+        "RUSTUP_TOOLCHAIN",
+        "CARGO",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "CARGO_BUILD_TARGET",
+    ] {
         command.env_remove(inherited);
     }
     step::quietly(&format!("kernel side with {}", toolchain.origin), &mut command).with_context(|| {
@@ -101,9 +112,13 @@ fn write_if_changed(file: &Path, content: &[u8]) -> Result<()> {
 
 fn disassemble(object: &Path, toolchain: &Toolchain) -> Result<()> {
     let llvm = toolchain.version()?.llvm;
-    let tool = toolchain::llvm_tool("llvm-objdump", llvm).or_else(|| toolchain::on_path("llvm-objdump")).with_context(
-        || format!("no llvm-objdump of LLVM {llvm} or later: `apt-get install llvm-{llvm}` (or put one on PATH)"),
-    )?;
+    let tool = toolchain::llvm_tool("llvm-objdump", llvm)
+        .or_else(|| toolchain::on_path("llvm-objdump"))
+        .with_context(|| {
+            format!(
+                "no llvm-objdump of LLVM {llvm} or later: `apt-get install llvm-{llvm}` (or put one on PATH)"
+            )
+        })?;
     let text = step::output_of(Command::new(tool).args(["-d", "-l", "--no-show-raw-insn"]).arg(object))?;
     let file = object.with_extension("s");
     write_if_changed(&file, text.as_bytes())?;

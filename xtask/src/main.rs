@@ -2,12 +2,20 @@
 #![allow(clippy::print_stdout, reason = "xtask talks to a person: its results go to stdout")]
 
 mod apt;
+mod ci;
+mod clean;
 #[path = "../../mesh-node/build/digest.rs"]
 mod digest;
 mod ebpf;
+mod generate;
+mod libtest;
+mod product;
 mod repo;
+mod report;
 mod setup;
 mod step;
+mod test;
+mod tidy;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -17,6 +25,19 @@ use clap::{Parser, Subcommand};
 
 use crate::repo::Repo;
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup                     make a bare Debian machine able to do the rest (root)
+  cargo xtask build                     the whole product, into target/release
+  cargo xtask demo                      show it
+  cargo xtask ebpf --disassemble        the kernel side, and its instructions for review
+  cargo xtask test --list               which families of tests there are
+  cargo xtask test --only unit          one family
+  cargo xtask test --only drain         the worlds that have `drain` in their name
+  MESH_WORLD=skip cargo xtask test      everything but worlds; the summary says so
+  cargo xtask clean                     what killed worlds left behind
+  cargo xtask ci                        everything that must hold";
+
 /// Builds, tests and shows the mesh.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
@@ -25,33 +46,59 @@ struct Arguments {
     verb: Verb,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  cargo xtask setup                     make a bare Debian machine able to do the rest (root)
-  cargo xtask ebpf --disassemble        the kernel side, and its instructions for review";
-
 #[derive(Subcommand)]
 enum Verb {
     /// Install what building and testing needs; nothing to do takes less than a second
     Setup,
     /// Build the kernel side into target/ebpf/mesh-ebpf.o
     Ebpf(ebpf::Options),
+    /// Build the kernel side and every binary into target/release
+    Build,
+    /// Run the tests and sum them up
+    Test(test::Options),
+    /// Check the rules of the house about our own files
+    Tidy,
+    /// Write the files that are generated and committed
+    Generate(generate::Options),
+    /// Remove what killed worlds and demos left: processes, namespaces, links, pins, cgroups
+    Clean(clean::Options),
+    /// Everything that must hold: fmt, clippy, generate --check, test
+    Ci,
+    /// Build, then show the mesh at work; arguments go to mesh-demo
+    #[command(disable_help_flag = true)]
+    Demo(Passed),
+    /// Build, then measure beside a peer; arguments go to mesh-bench
+    #[command(disable_help_flag = true)]
+    Bench(Passed),
+}
+
+/// Arguments for another program.
+#[derive(clap::Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().verb, &Repo::locate()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The chain of causes, without a stack: the reader wants to know what to do, not where xtask was.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Arguments::parse().verb, &Repo::locate()).unwrap_or_else(|error| {
+        // The chain of causes, without a stack: the reader wants to know what to do, not where xtask was.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(verb: Verb, repo: &Repo) -> Result<()> {
+fn run(verb: Verb, repo: &Repo) -> Result<ExitCode> {
     match verb {
-        Verb::Setup => setup::run(repo),
-        Verb::Ebpf(options) => ebpf::build(repo, &options),
+        Verb::Setup => setup::run(repo)?,
+        Verb::Ebpf(options) => ebpf::build(repo, &options)?,
+        Verb::Build => product::build(repo)?,
+        Verb::Test(options) => return test::run(repo, &options),
+        Verb::Tidy => return Ok(test::conclude(&[tidy::run(repo)?])),
+        Verb::Generate(options) => return Ok(test::conclude(&[generate::run(repo, &options)?])),
+        Verb::Clean(options) => clean::run(&options)?,
+        Verb::Ci => return ci::run(repo),
+        Verb::Demo(passed) => product::build_and_become(repo, "mesh-demo", &passed.arguments)?,
+        Verb::Bench(passed) => product::build_and_become(repo, "mesh-bench", &passed.arguments)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

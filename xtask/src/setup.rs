@@ -74,12 +74,15 @@ fn install_compiler() -> Result<Toolchain> {
 fn install_linker(repo: &Repo, toolchain: &Toolchain) -> Result<PathBuf> {
     let oldest = toolchain.version()?.llvm.max(*LINKER_LLVM.start());
     let releases = oldest..=*LINKER_LLVM.end();
-    let installed = releases.clone().find(|major| toolchain::llvm_prefix(*major).join("bin/llvm-config").exists());
+    let installed =
+        releases.clone().find(|major| toolchain::llvm_prefix(*major).join("bin/llvm-config").exists());
     let llvm = match installed {
         Some(major) => major,
         None => releases
             .clone()
-            .find_map(|major| apt::offers(&format!("llvm-{major}-dev")).map(|yes| yes.then_some(major)).transpose())
+            .find_map(|major| {
+                apt::offers(&format!("llvm-{major}-dev")).map(|yes| yes.then_some(major)).transpose()
+            })
             .transpose()?
             .with_context(|| no_llvm(oldest))?,
     };
@@ -135,8 +138,10 @@ fn installed_llvm(repo: &Repo) -> Option<u32> {
     }
     let record = fs::read(repo.tools().join(".crates2.json")).ok()?;
     let record: Record = serde_json::from_slice(&record).ok()?;
-    let (_, install) =
-        record.installs.iter().find(|(name, _)| name.starts_with(&format!("bpf-linker {LINKER_VERSION} ")))?;
+    let (_, install) = record
+        .installs
+        .iter()
+        .find(|(name, _)| name.starts_with(&format!("bpf-linker {LINKER_VERSION} ")))?;
     install.features.iter().find_map(|feature| feature.strip_prefix("llvm-")?.parse().ok())
 }
 

@@ -59,16 +59,19 @@ pub fn quietly(label: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command` with its output going straight to the reader: for tests and linters, whose output is the point.
-pub fn openly(command: &mut Command) -> Result<bool> {
+/// Runs `command` with its output going straight to the reader: for linters, whose output is the point.
+pub fn openly(label: &str, command: &mut Command) -> Result<bool> {
+    eprintln!("-> {label}: {}", line_of(command));
     let status = command.status().with_context(|| format!("cannot start {}", line_of(command)))?;
     Ok(status.success())
 }
 
 /// Runs `command` and gives back what it wrote to stdout.
 pub fn output_of(command: &mut Command) -> Result<String> {
-    let output =
-        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {}", line_of(command)))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", line_of(command)))?;
     if !output.status.success() {
         bail!("`{}` ended with {}", line_of(command), output.status);
     }

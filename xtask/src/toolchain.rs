@@ -73,7 +73,8 @@ pub struct Version {
 impl Version {
     fn parse(text: &str) -> Result<Self> {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let llvm = field("LLVM version:").and_then(|v| v.split('.').next()).and_then(|major| major.parse().ok());
+        let llvm =
+            field("LLVM version:").and_then(|v| v.split('.').next()).and_then(|major| major.parse().ok());
         match (field("release:"), llvm) {
             (Some(release), Some(llvm)) => Ok(Self { release: release.to_owned(), llvm }),
             _ => bail!("`rustc -vV` gave neither release nor LLVM version:\n{text}"),
