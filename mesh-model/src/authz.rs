@@ -9,12 +9,18 @@ use ipnet::IpNet;
 
 use crate::{
     identity::Identity,
-    name::ObjectKey,
+    name::{ObjectKey, WorkloadUid},
     request::RequestHead,
     snapshot::Snapshot,
     text::Glob,
     workload::Workload,
 };
+
+pub(crate) mod evaluate;
+#[cfg(test)]
+mod tests;
+
+use evaluate::{HttpFacts, Seen, evaluate};
 
 /// A policy as compiled; which workloads it selects is written on the workloads.
 #[derive(Clone, PartialEq, Debug)]
@@ -98,10 +104,34 @@ pub struct Peer {
 }
 
 /// Proof that [`authorize`] said yes. `relay` and the HTTP path demand one; nothing else makes one.
+///
+/// It remembers what was asked, so that a live connection or request can ask again when the policies change.
 #[derive(Clone, Debug)]
 pub struct Permit {
     workload: Arc<Workload>,
+    peer: Peer,
+    request: Option<RequestMemory>,
     by: Option<ObjectKey>,
+}
+
+/// What policies look at in a request, kept for a re-check.
+#[derive(Clone, Debug)]
+struct RequestMemory {
+    method: Box<str>,
+    authority: Box<str>,
+    path: Box<str>,
+}
+
+impl RequestMemory {
+    fn facts(&self) -> HttpFacts<'_> {
+        HttpFacts { method: &self.method, authority: &self.authority, path: &self.path }
+    }
+}
+
+impl From<HttpFacts<'_>> for RequestMemory {
+    fn from(facts: HttpFacts<'_>) -> Self {
+        Self { method: facts.method.into(), authority: facts.authority.into(), path: facts.path.into() }
+    }
 }
 
 impl Permit {
@@ -110,9 +140,46 @@ impl Permit {
         &self.workload
     }
 
+    /// Who may call it.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// The ALLOW policy that matched; None: no ALLOW policy selects the workload.
     pub fn by(&self) -> Option<&ObjectKey> {
         self.by.as_ref()
+    }
+
+    /// Asks the same question of another snapshot: same workload (by UID), same peer, same request. A workload that is not there
+    /// any more is [`Denied::WorkloadGone`].
+    pub fn still_allowed(&self, snapshot: &Snapshot) -> Result<Self, Denied> {
+        let workload = current(snapshot, &self.workload)?;
+        let seen = self.request.as_ref().map_or(Seen::Opaque, |request| Seen::Request(request.facts()));
+        decide(snapshot, workload, &self.peer, seen)
+    }
+}
+
+/// Proof that [`authorize_connection`] let an HTTP connection in. It is no [`Permit`]: each request still needs its own.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    workload: Arc<Workload>,
+    peer: Peer,
+}
+
+impl Admission {
+    /// The workload that is called.
+    pub fn workload(&self) -> &Arc<Workload> {
+        &self.workload
+    }
+
+    /// Who calls.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Asks the same question of another snapshot. A workload that is not there any more is [`Denied::WorkloadGone`].
+    pub fn still_allowed(&self, snapshot: &Snapshot) -> Result<Self, Denied> {
+        authorize_connection(snapshot, current(snapshot, &self.workload)?, &self.peer)
     }
 }
 
@@ -145,6 +212,12 @@ pub enum Denied {
         /// Which one.
         policy: ObjectKey,
     },
+    /// The workload is not known any more.
+    #[error("workload {uid} is gone")]
+    WorkloadGone {
+        /// Which one.
+        uid: WorkloadUid,
+    },
 }
 
 impl Denied {
@@ -155,29 +228,66 @@ impl Denied {
                 "rbac_access_denied_matched_policy[ns[{}]-policy[{}]-rule[{rule}]]",
                 policy.namespace, policy.name
             ),
-            Self::PlaintextToStrict { .. } => "rbac_access_denied_matched_policy[istio_converted_static_strict]".to_owned(),
-            Self::NoAllow { .. } | Self::MissingPolicy { .. } => "rbac_access_denied_matched_policy[none]".to_owned(),
+            Self::PlaintextToStrict { .. } => {
+                "rbac_access_denied_matched_policy[istio_converted_static_strict]".to_owned()
+            }
+            Self::NoAllow { .. } | Self::MissingPolicy { .. } | Self::WorkloadGone { .. } => {
+                "rbac_access_denied_matched_policy[none]".to_owned()
+            }
         }
     }
 }
 
-/// Decides whether `peer` may call `workload`, with what is known: `head` is None on an opaque connection (or before the first
-/// request).
+/// Decides whether `peer` may call `workload`: one request, or (`head` None) an opaque connection for its whole life.
 ///
-/// Order (Istio's): STRICT, then any DENY match, then ALLOW.
+/// Order: a policy that has not arrived, STRICT without identity, any DENY match, no ALLOW policy (permit), any ALLOW match.
+/// On an opaque connection an ALLOW rule with any HTTP attribute (negative ones too) never matches, and a DENY rule ignores its HTTP
+/// attributes, so it matches more. A port that speaks HTTP must not be decided with `head` None: see [`authorize_connection`].
 pub fn authorize(
     snapshot: &Snapshot,
     workload: &Arc<Workload>,
     peer: &Peer,
     head: Option<&RequestHead<'_>>,
 ) -> Result<Permit, Denied> {
-    let _ = (snapshot, workload, peer, head);
-    unimplemented!("skeleton")
+    decide(snapshot, workload, peer, head.map_or(Seen::Opaque, |head| Seen::Request(head.into())))
+}
+
+/// Decides whether an HTTP connection may stay open before a request has come, and again when policies change.
+///
+/// It says no to whom no request could ever be granted: a policy is missing, plaintext to STRICT, a DENY rule without HTTP
+/// attributes matches, or no ALLOW rule could match whatever the request. A caller that may still answer (the connection is new and
+/// not refused for [`Denied::PlaintextToStrict`]) owes an HTTP client a 403 to its first request rather than a closed connection.
+pub fn authorize_connection(
+    snapshot: &Snapshot,
+    workload: &Arc<Workload>,
+    peer: &Peer,
+) -> Result<Admission, Denied> {
+    evaluate(snapshot, workload, peer, Seen::HttpConnection, &mut |_, _, _| ())?;
+    Ok(Admission { workload: Arc::clone(workload), peer: peer.clone() })
 }
 
 /// Whether any policy of the workload looks at HTTP attributes: then its unknown ports must be sniffed even at the destination.
 pub fn needs_http(snapshot: &Snapshot, workload: &Workload) -> bool {
-    let _ = (snapshot, workload);
-    unimplemented!("skeleton")
+    let mut rules =
+        workload.policies.iter().filter_map(|key| snapshot.policy(key)).flat_map(|policy| &policy.rules);
+    rules.any(|rule| rule.to.iter().any(Operation::needs_http))
 }
 
+/// The only place that makes a permit.
+fn decide(
+    snapshot: &Snapshot,
+    workload: &Arc<Workload>,
+    peer: &Peer,
+    seen: Seen<'_>,
+) -> Result<Permit, Denied> {
+    let by = evaluate(snapshot, workload, peer, seen, &mut |_, _, _| ())?;
+    let request = match seen {
+        Seen::Request(facts) => Some(facts.into()),
+        Seen::Opaque | Seen::HttpConnection => None,
+    };
+    Ok(Permit { workload: Arc::clone(workload), peer: peer.clone(), request, by })
+}
+
+fn current<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Result<&'a Arc<Workload>, Denied> {
+    snapshot.workload(&workload.uid).ok_or_else(|| Denied::WorkloadGone { uid: workload.uid.clone() })
+}

@@ -7,6 +7,10 @@ use crate::{
     text::StringMatch,
 };
 
+pub(crate) mod matching;
+#[cfg(test)]
+mod tests;
+
 /// The HTTP routes of some hosts, as one object defines them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RouteTable {
@@ -178,14 +182,24 @@ impl RetryPolicy {
         Self {
             attempts: 2,
             per_try_timeout: None,
-            on: RetryOn { connect_failure: true, refused_stream: true, grpc: vec![1, 14], ..RetryOn::default() },
+            on: RetryOn {
+                connect_failure: true,
+                refused_stream: true,
+                grpc: vec![1, 14],
+                ..RetryOn::default()
+            },
             backoff: Duration::from_millis(25),
         }
     }
 
     /// No retries.
     pub fn none() -> Self {
-        Self { attempts: 0, per_try_timeout: None, on: RetryOn::default(), backoff: Duration::from_millis(25) }
+        Self {
+            attempts: 0,
+            per_try_timeout: None,
+            on: RetryOn::default(),
+            backoff: Duration::from_millis(25),
+        }
     }
 }
 

@@ -137,6 +137,20 @@ impl Glob {
             Self::Any => !value.is_empty(),
         }
     }
+
+    /// As [`Self::matches`], without regard to ASCII case: host names.
+    pub fn matches_ignoring_case(&self, value: &str) -> bool {
+        let (value, same) = (value.as_bytes(), <[u8]>::eq_ignore_ascii_case);
+        match self {
+            Self::Exact(text) => same(value, text.as_bytes()),
+            Self::Prefix(head) => value.get(..head.len()).is_some_and(|start| same(start, head.as_bytes())),
+            Self::Suffix(tail) => value
+                .len()
+                .checked_sub(tail.len())
+                .is_some_and(|start| same(&value[start..], tail.as_bytes())),
+            Self::Any => !value.is_empty(),
+        }
+    }
 }
 
 impl fmt::Display for Glob {
