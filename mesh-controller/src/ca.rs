@@ -75,6 +75,8 @@ pub struct Issued {
     pub not_after: OffsetDateTime,
 }
 
+/// A node's inspection server is `<node>.mesh-node` to clients that dial its IP address.
+pub const NODE_DNS: &str = "mesh-node";
 /// The DNS name in the controller's certificate, which clients that dial an IP address verify.
 pub const CONTROLLER_DNS: &str = "mesh-controller";
 
@@ -158,8 +160,8 @@ impl Authority {
         params.extended_key_usages = usages(subject);
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
-        if *subject == Subject::Controller {
-            params.subject_alt_names.push(SanType::DnsName(CONTROLLER_DNS.try_into()?));
+        if let Some(name) = dns_name(subject) {
+            params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
         }
         let certificate = params.signed_by(key, &self.issuer)?;
         Ok(Issued {
@@ -168,6 +170,15 @@ impl Authority {
             not_before: params.not_before,
             not_after: params.not_after,
         })
+    }
+}
+
+/// The DNS name beside the SPIFFE id of those whom an ordinary TLS client (tonic's) must recognise: they are dialled by address.
+fn dns_name(subject: &Subject) -> Option<String> {
+    match subject {
+        Subject::Controller => Some(CONTROLLER_DNS.to_owned()),
+        Subject::NodeServer(node) => Some(format!("{node}.{NODE_DNS}")),
+        Subject::Workload(_) | Subject::Grant => None,
     }
 }
 
