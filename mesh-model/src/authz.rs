@@ -20,7 +20,7 @@ pub(crate) mod evaluate;
 #[cfg(test)]
 mod tests;
 
-use evaluate::{HttpFacts, Seen, evaluate};
+use evaluate::{HttpFacts, RuleMiss, Seen, evaluate};
 
 /// A policy as compiled; which workloads it selects is written on the workloads.
 #[derive(Clone, PartialEq, Debug)]
@@ -155,7 +155,7 @@ impl Permit {
     pub fn still_allowed(&self, snapshot: &Snapshot) -> Result<Self, Denied> {
         let workload = current(snapshot, &self.workload)?;
         let seen = self.request.as_ref().map_or(Seen::Opaque, |request| Seen::Request(request.facts()));
-        decide(snapshot, workload, &self.peer, seen)
+        decide_observed(snapshot, workload, &self.peer, seen, &mut |_, _, _| ())
     }
 }
 
@@ -249,7 +249,8 @@ pub fn authorize(
     peer: &Peer,
     head: Option<&RequestHead<'_>>,
 ) -> Result<Permit, Denied> {
-    decide(snapshot, workload, peer, head.map_or(Seen::Opaque, |head| Seen::Request(head.into())))
+    let seen = head.map_or(Seen::Opaque, |head| Seen::Request(head.into()));
+    decide_observed(snapshot, workload, peer, seen, &mut |_, _, _| ())
 }
 
 /// Decides whether an HTTP connection may stay open before a request has come, and again when policies change.
@@ -274,13 +275,14 @@ pub fn needs_http(snapshot: &Snapshot, workload: &Workload) -> bool {
 }
 
 /// The only place that makes a permit.
-fn decide(
+pub(crate) fn decide_observed(
     snapshot: &Snapshot,
     workload: &Arc<Workload>,
     peer: &Peer,
     seen: Seen<'_>,
+    observe: &mut impl FnMut(&AuthzPolicy, usize, Result<(), RuleMiss>),
 ) -> Result<Permit, Denied> {
-    let by = evaluate(snapshot, workload, peer, seen, &mut |_, _, _| ())?;
+    let by = evaluate(snapshot, workload, peer, seen, observe)?;
     let request = match seen {
         Seen::Request(facts) => Some(facts.into()),
         Seen::Opaque | Seen::HttpConnection => None,

@@ -17,6 +17,10 @@ use crate::{
 
 /// One resource.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all resources of a mesh are workloads, and none lives long in this form"
+)]
 pub enum Resource {
     /// The mesh's settings: exactly one.
     Mesh(MeshSettings),

@@ -36,6 +36,11 @@ impl Protocol {
         }
     }
 
+    /// Whether requests on such a port are routed one by one: HTTP/1, and what is sniffed to be it. The rest is opaque.
+    pub fn is_routed_http(self) -> bool {
+        matches!(self, Self::Http | Self::Unknown)
+    }
+
     /// Reads a port's name: the part before the first dash, e.g. `http-web`.
     pub fn from_port_name(name: &str) -> Self {
         Self::from_app_protocol(name.split('-').next().unwrap_or(name))

@@ -97,30 +97,32 @@ impl HttpMatch {
 }
 
 impl HttpRule {
-    /// What the shares are shares of.
-    pub(crate) fn total_weight(&self) -> u64 {
-        self.destinations.iter().map(|destination| u64::from(destination.weight)).sum()
+    /// The destinations that a split may choose, by position, and their shares of 1: weight / total. One destination needs no
+    /// weight; of several, those of weight 0 are left out.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
+        let only = self.destinations.len() == 1;
+        let weight =
+            move |destination: &WeightedDestination| if only { 1 } else { u64::from(destination.weight) };
+        let total: u64 = self.destinations.iter().map(weight).sum();
+        let weighted =
+            (0..).zip(&self.destinations).map(move |(number, destination)| (number, weight(destination)));
+        weighted
+            .filter(|(_, weight)| *weight > 0)
+            .map(move |(number, weight)| (number, weight as f64 / total as f64))
     }
 
-    /// The destination that a draw, uniform in [0, 1), falls on: share = weight / total. One destination needs no weight; of
-    /// several, those of weight 0 are never drawn. None: several, all of weight 0.
+    /// The destination that a draw, uniform in [0, 1), falls on. None: several, all of weight 0.
     pub(crate) fn draw(&self, draw: f64) -> Option<(usize, &WeightedDestination)> {
-        if let [only] = self.destinations.as_slice() {
-            return Some((0, only));
-        }
-        let point = draw * self.total_weight() as f64;
-        let mut end = 0;
+        let mut end = 0.0;
         let mut drawn = None;
-        for (number, destination) in
-            (0..).zip(&self.destinations).filter(|(_, destination)| destination.weight > 0)
-        {
-            drawn = Some((number, destination));
-            end += u64::from(destination.weight);
-            if point < end as f64 {
+        for (number, share) in self.shares() {
+            drawn = Some(number);
+            end += share;
+            if draw < end {
                 break;
             }
         }
-        drawn
+        drawn.and_then(|number| Some((number, self.destinations.get(number)?)))
     }
 }
 
