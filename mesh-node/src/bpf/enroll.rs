@@ -1,16 +1,35 @@
 //! Enrolment of one pod, its end, and the pods a previous life left enrolled.
+//!
+//! Invariant: the entry in `PODS` is the switch. Before it is written everything it leads to is in place; after it is
+//! removed nothing leads to what is taken away. A failed enrolment leaves no trace; a repeated one changes nothing twice.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 
-use super::{Hooks, KernelError, PodNet, PodTraffic};
-use crate::sys::{Netns, PodListeners};
+use aya::programs::SkLookup;
+use aya::programs::links::FdLink;
+use mesh_abi::{Addr, CidrKey, PodEntry, PodTraffic, PortKey, flag, kind, map, program};
+
+use super::hooks::{full_text, load_program};
+use super::{Hooks, KernelError, PodNet, object, pins, raw};
+use crate::sys::{self, Netns, PodListeners};
+
+/// `BPF_LINK_TYPE_NETNS`.
+const LINK_NETNS: u32 = 5;
+
+/// Lets a closed connection's port be used again after a second: dials of the proxy leave the pod over its veth, where
+/// the default (loopback only) would end at 470 connections a second.
+const TW_REUSE: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
 
 /// An enrolled pod. Dropping it un-enrols nothing (a crash must fail closed): say `Hooks::unenroll`.
 #[derive(Clone, Debug)]
 pub struct CapturedPod {
-    pub(super) uid: String,
-    pub(super) netns: Netns,
-    pub(super) slot: u32,
+    uid: String,
+    netns: Netns,
+    slot: u32,
 }
 
 impl CapturedPod {
@@ -45,30 +64,298 @@ impl Hooks {
     ///
     /// Refuses a netns that is the host's, holds none of the pod's addresses, or forwards for others.
     pub fn enroll(&self, pod: &PodNet, listeners: &PodListeners) -> Result<CapturedPod, KernelError> {
-        let _ = (pod, listeners);
-        Err(KernelError::NoObject)
+        let further = accept_netns(pod)?;
+        let cookie = pod.netns.cookie();
+        let before = self.maps.pods.get(&cookie).map_err(map_failed(map::PODS))?;
+        let slot = self
+            .registry()
+            .slot_of(cookie, self.sizes.pods)
+            .ok_or(KernelError::Full { map: map::PODS, max: self.sizes.pods })?;
+        let done = self.program(pod, listeners, slot, before.as_ref(), &further);
+        if let Err(error) = done {
+            if before.is_none() {
+                // What was there before a failed repetition stays in force; a new pod leaves no trace.
+                let _ = self.end(cookie, Some(&pod.netns));
+            }
+            return Err(error);
+        }
+        self.registry().enrolled.insert(cookie);
+        Ok(CapturedPod { uid: pod.uid.clone(), netns: pod.netns.clone(), slot })
+    }
+
+    fn program(
+        &self,
+        pod: &PodNet,
+        listeners: &PodListeners,
+        slot: u32,
+        before: Option<&PodEntry>,
+        further: &[IpAddr],
+    ) -> Result<(), KernelError> {
+        let cookie = pod.netns.cookie();
+        let mut entry = entry(pod, listeners, slot, before)?;
+        let ports = port_keys(cookie, pod);
+        let cidrs = cidr_keys(cookie, pod, further);
+        entry.flags |=
+            if ports.is_empty() { 0 } else { flag::PORTS } | if cidrs.is_empty() { 0 } else { flag::CIDRS };
+        for key in &ports {
+            self.maps.ports.set(key, &1).map_err(full_or_failed(map::PORTS, self.sizes.ports))?;
+        }
+        for key in &cidrs {
+            self.maps.cidrs.set(key, &1).map_err(full_or_failed(map::CIDRS, self.sizes.cidrs))?;
+        }
+        if before.is_none() {
+            let zero = PodTraffic::default();
+            self.maps.traffic.set_per_cpu(slot, &zero).map_err(map_failed(map::TRAFFIC))?;
+        }
+        self.put_listeners(slot, listeners)?;
+        self.attach_pod(pod)?;
+        self.maps.pods.set(&cookie, &entry).map_err(full_or_failed(map::PODS, self.sizes.pods))?;
+        self.remove_exclusions(cookie, &ports, &cidrs);
+        Ok(())
     }
 
     /// Ends capture: entry in `PODS` → sk_lookup → listeners → what is left of the pod in the maps → sysctl.
     pub fn unenroll(&self, pod: &CapturedPod) -> Result<(), KernelError> {
-        let _ = pod;
-        Ok(())
+        self.end(pod.cookie(), Some(&pod.netns))
+    }
+
+    /// Un-enrols a pod by its cookie alone: one that is no longer wanted after a restart, or whose netns is gone. With the
+    /// netns, its sysctl is restored as well.
+    pub fn forget(&self, cookie: u64, netns: Option<&Netns>) -> Result<(), KernelError> {
+        self.end(cookie, netns)
     }
 
     /// Pods a previous life left enrolled and this one has not enrolled again. They are refused until they are.
     pub fn adopted(&self) -> Vec<Adopted> {
-        Vec::new()
+        let registry = self.registry();
+        let left = registry.slots.keys().filter(|cookie| !registry.enrolled.contains(cookie));
+        left.filter_map(|cookie| {
+            let entry = self.maps.pods.get(cookie).ok()??;
+            let ips =
+                [entry.ip4, entry.ip6].into_iter().filter(|ip| !ip.is_zero()).map(IpAddr::from).collect();
+            Some(Adopted { cookie: *cookie, ips })
+        })
+        .collect()
     }
 
-    /// Un-enrols a pod by its cookie alone: one that is no longer wanted after a restart, or whose netns is gone.
-    pub fn forget(&self, cookie: u64) -> Result<(), KernelError> {
-        let _ = cookie;
+    /// Kernel's sums over the closed connections of a pod that left or entered it.
+    pub fn traffic(&self, pod: &CapturedPod) -> PodTraffic {
+        let each = self.maps.traffic.get_per_cpu(pod.slot).unwrap_or_default();
+        each.into_iter().fold(PodTraffic::default(), |sum, cpu| PodTraffic {
+            connections: sum.connections + cpu.connections,
+            received: sum.received + cpu.received,
+            sent: sum.sent + cpu.sent,
+            retransmits: sum.retransmits + cpu.retransmits,
+            rtt_us: sum.rtt_us + cpu.rtt_us,
+        })
+    }
+
+    /// Forgets pods of a previous life whose netns is gone: the kernel has cut their hook off already.
+    pub(super) fn collect_gone(&self) {
+        for cookie in self.pins.pod_cookies() {
+            let link = raw::open_pin(&self.pins.pod(cookie)).and_then(|link| raw::link_shape(link.as_fd()));
+            if link.is_ok_and(|link| link.kind == LINK_NETNS && link.target == 0)
+                && let Err(error) = self.end(cookie, None)
+            {
+                tracing::warn!(cookie, %error, "the pins of a pod that is gone cannot be removed");
+            }
+        }
+    }
+
+    fn end(&self, cookie: u64, netns: Option<&Netns>) -> Result<(), KernelError> {
+        let entry = self.maps.pods.take(&cookie).map_err(map_failed(map::PODS))?;
+        let pin = self.pins.pod(cookie);
+        pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin, error })?;
+        let slot = self.registry().slots.get(&cookie).copied();
+        if let Some(slot) = slot {
+            for which in 0..kind::COUNT {
+                self.maps.sockets.remove(&(slot * kind::COUNT + which)).map_err(map_failed(map::SOCKETS))?;
+            }
+        }
+        self.remove_exclusions(cookie, &[], &[]);
+        self.remove_traces(cookie);
+        if let (Some(entry), Some(netns)) = (entry, netns)
+            && let Err(error) =
+                netns.enter(|| fs::write(TW_REUSE, entry.tw_reuse_before.to_string())).flatten()
+        {
+            tracing::warn!(cookie, %error, "net.ipv4.tcp_tw_reuse of a pod is not restored");
+        }
+        let mut registry = self.registry();
+        registry.slots.remove(&cookie);
+        registry.enrolled.remove(&cookie);
         Ok(())
     }
 
-    /// Kernel's sums over the closed connections of a pod.
-    pub fn traffic(&self, pod: &CapturedPod) -> PodTraffic {
-        let _ = pod;
-        PodTraffic::default()
+    fn put_listeners(&self, slot: u32, listeners: &PodListeners) -> Result<(), KernelError> {
+        let each = [
+            (kind::PLAIN4, Some(&listeners.plain4)),
+            (kind::PLAIN6, listeners.plain6.as_ref()),
+            (kind::HBONE4, Some(&listeners.hbone4)),
+            (kind::HBONE6, listeners.hbone6.as_ref()),
+        ];
+        for (which, listener) in each {
+            let index = slot * kind::COUNT + which;
+            match listener {
+                Some(listener) => self.maps.sockets.set(&index, &(listener.as_raw_fd() as u32)),
+                None => self.maps.sockets.remove(&index).map(drop),
+            }
+            .map_err(map_failed(map::SOCKETS))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the pod's own instance of the hook, unless a previous life's is in force.
+    fn attach_pod(&self, pod: &PodNet) -> Result<(), KernelError> {
+        let pin = self.pins.pod(pod.netns.cookie());
+        let link = raw::open_pin(&pin).and_then(|link| raw::link_shape(link.as_fd()));
+        if link.is_ok_and(|link| {
+            link.kind == LINK_NETNS && link.prog_id != 0 && u64::from(link.target) == pod.netns.id().ino
+        }) {
+            return Ok(());
+        }
+        pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin.clone(), error })?;
+        let mut ebpf = object::load(&self.pins.maps(), &self.sizes, pod.netns.cookie())?;
+        load_program(&mut ebpf, program::ACCEPT, "sk_lookup")?;
+        let missing = KernelError::Missing(program::ACCEPT);
+        let Some(program) = ebpf.program_mut(program::ACCEPT) else { return Err(missing) };
+        let program: &mut SkLookup = program.try_into().map_err(|_| missing)?;
+        let link = program.attach(&pod.netns).and_then(|id| program.take_link(id)).map_err(|error| {
+            KernelError::Attach {
+                hook: "sk_lookup",
+                target: format!("pod {}", pod.uid),
+                error: full_text(&error),
+            }
+        })?;
+        let link: FdLink = link.into();
+        link.pin(&pin)
+            .map(drop)
+            .map_err(|error| KernelError::Pin { path: pin, error: io::Error::other(error) })
+    }
+
+    /// Removes the exclusions of a pod that are not among those to keep.
+    fn remove_exclusions(&self, cookie: u64, ports: &[PortKey], cidrs: &[CidrKey]) {
+        let (ports, cidrs): (HashSet<_>, HashSet<_>) = (ports.iter().collect(), cidrs.iter().collect());
+        for key in self.maps.ports.keys().unwrap_or_default() {
+            if key.cookie == cookie && !ports.contains(&key) {
+                let _ = self.maps.ports.remove(&key);
+            }
+        }
+        for key in self.maps.cidrs.keys().unwrap_or_default() {
+            if key.cookie == cookie.to_ne_bytes() && !cidrs.contains(&key) {
+                let _ = self.maps.cidrs.remove(&key);
+            }
+        }
+    }
+
+    /// Removes what connections of a pod left behind.
+    fn remove_traces(&self, cookie: u64) {
+        for key in self.maps.origins.keys().unwrap_or_default() {
+            if key.cookie == cookie {
+                let _ = self.maps.origins.remove(&key);
+            }
+        }
+        for key in self.maps.clients.keys().unwrap_or_default() {
+            if key.cookie == cookie {
+                let _ = self.maps.clients.remove(&key);
+            }
+        }
+        for tuple in self.maps.vouches.keys().unwrap_or_default() {
+            if let Ok(Some(vouch)) = self.maps.vouches.get(&tuple)
+                && (vouch.source_cookie == cookie || vouch.dest_cookie == cookie)
+            {
+                let _ = self.maps.vouches.remove(&tuple);
+            }
+        }
+    }
+}
+
+/// Is this netns the pod's, and one that may be captured? Gives the addresses it holds beyond the pod's own two.
+fn accept_netns(pod: &PodNet) -> Result<Vec<IpAddr>, KernelError> {
+    let uid = || pod.uid.clone();
+    let failed = |what| move |error| KernelError::Netns { uid: pod.uid.clone(), what, error };
+    if pod.netns.is_host().map_err(failed("compare with the host"))? {
+        return Err(KernelError::WrongNetns { uid: uid(), reason: "it is the host's own".into() });
+    }
+    let held = sys::local_addresses(&pod.netns).map_err(failed("read addresses"))?;
+    if !pod.ips().any(|ip| held.contains(&ip)) {
+        let reason = format!("it holds {held:?}, none of which is the pod's");
+        return Err(KernelError::WrongNetns { uid: uid(), reason });
+    }
+    if let Some(reason) = sys::forwards(&pod.netns).map_err(failed("look for forwarding"))? {
+        return Err(KernelError::Forwards { uid: uid(), reason });
+    }
+    Ok(held.into_iter().filter(|ip| !pod.ips().any(|own| own == *ip)).collect())
+}
+
+fn entry(
+    pod: &PodNet,
+    listeners: &PodListeners,
+    slot: u32,
+    before: Option<&PodEntry>,
+) -> Result<PodEntry, KernelError> {
+    let failed = |what| move |error| KernelError::Netns { uid: pod.uid.clone(), what, error };
+    let routes = sys::routes(&pod.netns).map_err(failed("read routes"))?;
+    let port = |listener: Option<&TcpListener>| -> io::Result<u16> {
+        listener.map_or(Ok(0), |listener| Ok(listener.local_addr()?.port()))
+    };
+    let ports = failed("read the listeners' ports");
+    let mut entry = PodEntry {
+        ip4: pod.ip4.map_or(Addr::NONE, Addr::from),
+        ip6: pod.ip6.map_or(Addr::NONE, Addr::from),
+        outbound4: port(Some(&listeners.outbound4)).map_err(&ports)?,
+        outbound6: port(listeners.outbound6.as_ref()).map_err(&ports)?,
+        plain4: port(Some(&listeners.plain4)).map_err(&ports)?,
+        plain6: port(listeners.plain6.as_ref()).map_err(&ports)?,
+        hbone4: port(Some(&listeners.hbone4)).map_err(&ports)?,
+        hbone6: port(listeners.hbone6.as_ref()).map_err(&ports)?,
+        flags: 0,
+        tw_reuse_before: 0,
+        slot,
+        generation: before.map_or(0, |before| before.generation + 1),
+        enrolled_ns: before.map_or_else(sys::monotonic_ns, |before| before.enrolled_ns),
+    };
+    let flags = [(routes.v4, flag::ROUTE4), (routes.v6, flag::ROUTE6), (pod.fail_open, flag::FAIL_OPEN)];
+    entry.flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, bit)| flags | bit);
+    entry.tw_reuse_before = match before {
+        Some(before) => before.tw_reuse_before,
+        None => pod.netns.enter(reuse_time_wait).flatten().map_err(failed("set net.ipv4.tcp_tw_reuse"))?,
+    };
+    Ok(entry)
+}
+
+/// Sets the sysctl of this thread's netns; gives what it was.
+fn reuse_time_wait() -> io::Result<u16> {
+    let before = fs::read_to_string(TW_REUSE)?;
+    fs::write(TW_REUSE, "1")?;
+    before.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, before))
+}
+
+fn port_keys(cookie: u64, pod: &PodNet) -> Vec<PortKey> {
+    let key = |inbound| move |port: &u16| PortKey { cookie, port: *port, inbound, reserved: 0 };
+    let inbound = pod.exclusions.inbound_ports.iter().map(key(1));
+    inbound.chain(pod.exclusions.outbound_ports.iter().map(key(0))).collect()
+}
+
+/// Excluded prefixes, and the netns's further addresses: a pod that calls itself by any of its names is not captured.
+fn cidr_keys(cookie: u64, pod: &PodNet, further: &[IpAddr]) -> Vec<CidrKey> {
+    let excluded = pod.exclusions.outbound_cidrs.iter().map(|net| (net.network(), net.prefix_len()));
+    let own = further.iter().map(|ip| (*ip, if ip.is_ipv4() { 32 } else { 128 }));
+    let key = |(ip, prefix): (IpAddr, u8)| CidrKey {
+        prefix_len: 64 + if ip.is_ipv4() { 96 } else { 0 } + u32::from(prefix),
+        cookie: cookie.to_ne_bytes(),
+        addr: ip.into(),
+    };
+    excluded.chain(own).map(key).collect()
+}
+
+fn map_failed(map: &'static str) -> impl Fn(io::Error) -> KernelError {
+    move |error| KernelError::Map { map, error }
+}
+
+/// The kernel says E2BIG (hash) or ENOSPC (trie) when a map is full.
+fn full_or_failed(map: &'static str, max: u32) -> impl Fn(io::Error) -> KernelError {
+    move |error| match error.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOSPC) => KernelError::Full { map, max },
+        _ => KernelError::Map { map, error },
     }
 }
