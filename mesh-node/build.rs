@@ -24,7 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo:rerun-if-env-changed={OBJECT_VARIABLE}");
     let object = match std::env::var_os(OBJECT_VARIABLE).map(PathBuf::from) {
-        Some(named) => fs::read(&named).map_err(|error| format!("{OBJECT_VARIABLE}={}: {error}", named.display()))?,
+        Some(named) => {
+            fs::read(&named).map_err(|error| format!("{OBJECT_VARIABLE}={}: {error}", named.display()))?
+        }
         None => default_object(&root.join("target/ebpf/mesh-ebpf.o"), &hash)?,
     };
     fs::write(Path::new(&std::env::var("OUT_DIR")?).join("mesh-ebpf.o"), object)?;

@@ -87,7 +87,17 @@ impl Graph {
     pub fn load(repo: &Repo) -> Result<Vec<Self>> {
         let graph = |manifest: &str| {
             let mut cargo = Command::new("cargo");
-            cargo.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(repo.path(manifest));
+            // Without a platform cargo would fetch the packages of every other system as well.
+            let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            cargo.args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--filter-platform",
+                &platform,
+                "--manifest-path",
+            ]);
+            cargo.arg(repo.path(manifest));
             let text = step::output_of(&mut cargo)?;
             Self::parse(&text).with_context(|| format!("cannot read cargo metadata of {manifest}"))
         };
