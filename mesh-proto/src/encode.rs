@@ -37,6 +37,11 @@ pub fn key(key: &resource::ResourceKey) -> v1::ResourceKey {
     v1::ResourceKey { key: Some(key) }
 }
 
+/// How many bytes the resource takes in a message.
+pub fn encoded_len(resource: &v1::Resource) -> usize {
+    prost::Message::encoded_len(resource)
+}
+
 fn object_key(key: &name::ObjectKey) -> v1::ObjectKey {
     v1::ObjectKey { namespace: key.namespace.to_string(), name: key.name.to_string() }
 }
