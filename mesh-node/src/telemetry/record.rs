@@ -40,6 +40,38 @@ pub enum Security {
     Unknown,
 }
 
+impl Reporter {
+    /// As the label and the log have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+impl RequestProtocol {
+    /// As the label has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl Security {
+    /// As the label has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Who talks to whom, and how.
 #[derive(Clone, Debug)]
 pub struct ConnectionRecord {
