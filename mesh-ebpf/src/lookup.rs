@@ -66,31 +66,30 @@ fn honour(tuple: &Tuple) {
     }
 }
 
+/// All fields are read whatever the family, see `sockops::ends`.
 #[inline(always)]
 fn arrival(lookup: *mut bpf_sk_lookup) -> Arrival {
     // SAFETY: the context is valid for the program run; fields are read in the widths the verifier wants.
     unsafe {
         let v4 = ptr::read_volatile(&raw const (*lookup).family) == AF_INET;
+        let client4 = ptr::read_volatile(&raw const (*lookup).remote_ip4);
+        let server4 = ptr::read_volatile(&raw const (*lookup).local_ip4);
+        let client6 = [
+            ptr::read_volatile(&raw const (*lookup).remote_ip6[0]),
+            ptr::read_volatile(&raw const (*lookup).remote_ip6[1]),
+            ptr::read_volatile(&raw const (*lookup).remote_ip6[2]),
+            ptr::read_volatile(&raw const (*lookup).remote_ip6[3]),
+        ];
+        let server6 = [
+            ptr::read_volatile(&raw const (*lookup).local_ip6[0]),
+            ptr::read_volatile(&raw const (*lookup).local_ip6[1]),
+            ptr::read_volatile(&raw const (*lookup).local_ip6[2]),
+            ptr::read_volatile(&raw const (*lookup).local_ip6[3]),
+        ];
         let (client, server) = if v4 {
-            (
-                Addr::v4(ptr::read_volatile(&raw const (*lookup).remote_ip4)),
-                Addr::v4(ptr::read_volatile(&raw const (*lookup).local_ip4)),
-            )
+            (Addr::v4(client4), Addr::v4(server4))
         } else {
-            (
-                Addr::v6([
-                    ptr::read_volatile(&raw const (*lookup).remote_ip6[0]),
-                    ptr::read_volatile(&raw const (*lookup).remote_ip6[1]),
-                    ptr::read_volatile(&raw const (*lookup).remote_ip6[2]),
-                    ptr::read_volatile(&raw const (*lookup).remote_ip6[3]),
-                ]),
-                Addr::v6([
-                    ptr::read_volatile(&raw const (*lookup).local_ip6[0]),
-                    ptr::read_volatile(&raw const (*lookup).local_ip6[1]),
-                    ptr::read_volatile(&raw const (*lookup).local_ip6[2]),
-                    ptr::read_volatile(&raw const (*lookup).local_ip6[3]),
-                ]),
-            )
+            (Addr::v6(client6), Addr::v6(server6))
         };
         Arrival {
             cookie: POD_COOKIE.load(),

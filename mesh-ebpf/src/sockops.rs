@@ -224,31 +224,39 @@ impl Here<'_> {
     }
 }
 
+/// Local and remote end.
+///
+/// All fields are read whatever the family, and chosen between afterwards: a read inside a branch is merged by LLVM with its
+/// sibling into one through a computed context pointer, which the verifier refuses.
 #[inline(always)]
 fn ends(ops: *mut bpf_sock_ops) -> (Addr, u16, Addr, u16) {
     // SAFETY: the context is valid for the program run; words are read one by one, as the verifier wants it.
-    unsafe {
-        let local_port = ptr::read_volatile(&raw const (*ops).local_port) as u16;
-        // The remote port is in network order, in the upper half of a word that is in network order itself.
-        let remote_port = u32::from_be(ptr::read_volatile(&raw const (*ops).remote_port)) as u16;
-        if ptr::read_volatile(&raw const (*ops).family) == AF_INET {
-            let local = Addr::v4(ptr::read_volatile(&raw const (*ops).local_ip4));
-            let remote = Addr::v4(ptr::read_volatile(&raw const (*ops).remote_ip4));
-            return (local, local_port, remote, remote_port);
-        }
-        let local = Addr::v6([
-            ptr::read_volatile(&raw const (*ops).local_ip6[0]),
-            ptr::read_volatile(&raw const (*ops).local_ip6[1]),
-            ptr::read_volatile(&raw const (*ops).local_ip6[2]),
-            ptr::read_volatile(&raw const (*ops).local_ip6[3]),
-        ]);
-        let remote = Addr::v6([
-            ptr::read_volatile(&raw const (*ops).remote_ip6[0]),
-            ptr::read_volatile(&raw const (*ops).remote_ip6[1]),
-            ptr::read_volatile(&raw const (*ops).remote_ip6[2]),
-            ptr::read_volatile(&raw const (*ops).remote_ip6[3]),
-        ]);
-        (local, local_port, remote, remote_port)
+    let (v4, local4, remote4, local6, remote6, local_port, remote_port) = unsafe {
+        (
+            ptr::read_volatile(&raw const (*ops).family) == AF_INET,
+            ptr::read_volatile(&raw const (*ops).local_ip4),
+            ptr::read_volatile(&raw const (*ops).remote_ip4),
+            [
+                ptr::read_volatile(&raw const (*ops).local_ip6[0]),
+                ptr::read_volatile(&raw const (*ops).local_ip6[1]),
+                ptr::read_volatile(&raw const (*ops).local_ip6[2]),
+                ptr::read_volatile(&raw const (*ops).local_ip6[3]),
+            ],
+            [
+                ptr::read_volatile(&raw const (*ops).remote_ip6[0]),
+                ptr::read_volatile(&raw const (*ops).remote_ip6[1]),
+                ptr::read_volatile(&raw const (*ops).remote_ip6[2]),
+                ptr::read_volatile(&raw const (*ops).remote_ip6[3]),
+            ],
+            ptr::read_volatile(&raw const (*ops).local_port) as u16,
+            // In network order, in the upper half of a word that is in network order itself.
+            u32::from_be(ptr::read_volatile(&raw const (*ops).remote_port)) as u16,
+        )
+    };
+    if v4 {
+        (Addr::v4(local4), local_port, Addr::v4(remote4), remote_port)
+    } else {
+        (Addr::v6(local6), local_port, Addr::v6(remote6), remote_port)
     }
 }
 

@@ -68,9 +68,11 @@ impl Netns {
         self.id
     }
 
-    /// Is this the namespace of the init process, that is, the host's own?
+    /// Is this the namespace of the init process, or this agent's own? Neither is a pod's.
     pub fn is_host(&self) -> io::Result<bool> {
-        Ok(Self::open("/proc/1/ns/net")?.cookie == self.cookie)
+        // Some machines do not let root look at pid 1; the agent's own netns is the host's there as well.
+        let init = Self::open("/proc/1/ns/net").is_ok_and(|init| init.cookie == self.cookie);
+        Ok(init || Self::current()?.cookie == self.cookie)
     }
 
     /// Runs `act` on this thread inside the namespace.
