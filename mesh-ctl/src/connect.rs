@@ -2,9 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use mesh_proto::v1::{
-    GrantRequest, inspect_client::InspectClient, node_inspect_client::NodeInspectClient,
-};
+use mesh_proto::v1::{GrantRequest, inspect_client::InspectClient, node_inspect_client::NodeInspectClient};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -56,8 +54,7 @@ pub async fn node(globals: &Globals, name: &str) -> Result<Node, Failure> {
         return Err(Failure::unreachable(format!("node {name} serves no inspection API"))
             .hint("start mesh-node with --inspect-addr, or see `meshctl status` whether it is connected"));
     }
-    let roots: Vec<Certificate> =
-        grant.roots.iter().map(|der| root_certificate(der)).collect();
+    let roots: Vec<Certificate> = grant.roots.iter().map(|der| root_certificate(der)).collect();
     let address = format!("https://{}", grant.inspect_address);
     let channel = dial(&address, &node_server_name(name), roots).await?;
     Ok(NodeInspectClient::with_interceptor(channel, bearer(&grant.token)?)

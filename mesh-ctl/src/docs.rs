@@ -19,7 +19,11 @@ pub fn run() -> Result<ExitCode, Failure> {
 }
 
 fn describe(text: &mut String, command: &mut clap::Command, parent: &str) {
-    let path = if parent.is_empty() { command.get_name().to_owned() } else { format!("{parent} {}", command.get_name()) };
+    let path = if parent.is_empty() {
+        command.get_name().to_owned()
+    } else {
+        format!("{parent} {}", command.get_name())
+    };
     // A fixed width: the reference must not depend on the terminal of whoever generates it.
     let help = command.clone().term_width(100).render_long_help().to_string();
     let trimmed: Vec<&str> = help.lines().map(str::trim_end).collect();

@@ -2,7 +2,9 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use mesh_proto::v1::{CaptureState, Diagnostic, NodeStatus, SettleRequest, Severity, StatusReply, StatusRequest};
+use mesh_proto::v1::{
+    CaptureState, Diagnostic, NodeStatus, SettleRequest, Severity, StatusReply, StatusRequest,
+};
 use serde::Serialize;
 
 use crate::{
@@ -153,14 +155,20 @@ fn diagnostic_report(diagnostic: Diagnostic) -> DiagnosticReport {
 impl Report {
     fn good(&self) -> bool {
         self.pending.is_empty()
-            && self.nodes.iter().all(|node| node.in_sync && node.workloads.iter().all(|w| w.state != "refused"))
+            && self
+                .nodes
+                .iter()
+                .all(|node| node.in_sync && node.workloads.iter().all(|w| w.state != "refused"))
             && self.diagnostics.iter().all(|diagnostic| diagnostic.severity != "error")
     }
 
     fn answer(self) -> Answer<Self> {
         let mut summary = vec![format!(
             "controller {} · generation {} · source {} · CA until {}",
-            self.controller.version, self.controller.generation, self.controller.source, self.controller.ca_not_after
+            self.controller.version,
+            self.controller.generation,
+            self.controller.source,
+            self.controller.ca_not_after
         )];
         summary.extend(self.pending.iter().map(|what| format!("pending: {what}")));
         let nodes = Grid {

@@ -45,7 +45,9 @@ pub async fn run(globals: &Globals, args: &VersionArgs) -> Result<ExitCode, Fail
             .collect();
     }
     let mut rows = vec![vec!["meshctl".to_owned(), String::new(), versions.client.to_owned()]];
-    rows.extend(versions.controller.iter().map(|v| vec!["mesh-controller".to_owned(), String::new(), v.clone()]));
+    rows.extend(
+        versions.controller.iter().map(|v| vec!["mesh-controller".to_owned(), String::new(), v.clone()]),
+    );
     rows.extend(
         versions.nodes.iter().map(|n| vec!["mesh-node".to_owned(), n.node.clone(), n.version.clone()]),
     );
@@ -54,7 +56,12 @@ pub async fn run(globals: &Globals, args: &VersionArgs) -> Result<ExitCode, Fail
         kind: "Versions",
         data: versions,
         summary: Vec::new(),
-        tables: vec![Grid { title: String::new(), head: vec!["COMPONENT", "NODE", "VERSION"], rows, wide_from: 3 }],
+        tables: vec![Grid {
+            title: String::new(),
+            head: vec!["COMPONENT", "NODE", "VERSION"],
+            rows,
+            wide_from: 3,
+        }],
         names,
     }
     .print(globals.output)?;
