@@ -179,12 +179,18 @@ pub fn accept(maps: &impl Lookup, arrival: &Arrival) -> Accept {
     if arrival.protocol != TCP {
         return Accept::Pass(Pass::Protocol);
     }
-    if arrival.ifindex == LOOPBACK_IFINDEX {
+    // What the pod sends to its own address goes over `lo`, but the kernel names the device that holds the address. Its
+    // source tells: nobody else can complete a handshake from it, since the answer never leaves the pod.
+    let client = &arrival.tuple.client;
+    if arrival.ifindex == LOOPBACK_IFINDEX || client.is_loopback() {
         return Accept::Pass(Pass::Loopback);
     }
     let Some(pod) = maps.pod(arrival.cookie) else {
         return Accept::Pass(Pass::NotEnrolled);
     };
+    if client.same(&pod.ip4) || client.same(&pod.ip6) {
+        return Accept::Pass(Pass::Self_);
+    }
     if let Some(vouch) = maps.vouch(&arrival.tuple)
         && vouch.opens(arrival.cookie, arrival.now_ns)
     {
