@@ -18,7 +18,7 @@ use crate::{
 
 pub(crate) mod evaluate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use evaluate::{HttpFacts, RuleMiss, Seen, evaluate};
 

@@ -20,3 +20,6 @@ pub mod snapshot;
 pub mod text;
 pub mod traffic;
 pub mod workload;
+
+#[cfg(test)]
+mod testing;

@@ -40,7 +40,7 @@ fn is_plain(path: &str) -> bool {
 /// that decodes again would see a dot that no policy saw.
 fn decode(path: &str, decode_slashes: bool) -> String {
     let mut output = String::with_capacity(path.len() + 1);
-    if !path.starts_with('/') {
+    if !path.starts_with(['/', '\\']) {
         output.push('/');
     }
     for character in path.chars() {
