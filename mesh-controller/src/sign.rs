@@ -69,6 +69,9 @@ pub enum Refused {
     /// Our fault.
     #[error(transparent)]
     Authority(#[from] CaError),
+    /// The process is ending.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Refused {
@@ -83,7 +86,7 @@ impl Refused {
             Self::NotPlaced(NotPlaced::Elsewhere { .. }) => "not_placed",
             Self::NotPlaced(NotPlaced::NotEnrolled { .. }) => "not_enrolled",
             Self::Busy(_) => "busy",
-            Self::Authority(_) => "internal",
+            Self::Authority(_) | Self::Interrupted => "internal",
         }
     }
 }

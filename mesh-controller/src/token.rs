@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -75,9 +76,15 @@ impl Tokens {
         }
     }
 
-    /// The nodes that have one.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeName> {
-        self.nodes.keys()
+    /// Whether they have been read at all.
+    pub fn is_loaded(&self) -> bool {
+        self.admin.is_some()
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("nodes", &self.nodes.keys()).finish_non_exhaustive()
     }
 }
 
@@ -185,6 +192,6 @@ mod tests {
         std::fs::write(directory.path().join("nodes/cut.token"), "abc").unwrap();
         let (tokens, refused) = files.load(&names(&["../evil", "", "cut", "fine"])).unwrap();
         assert_eq!(refused.len(), 3);
-        assert_eq!(tokens.nodes().map(NodeName::as_str).collect::<Vec<_>>(), ["fine"]);
+        assert_eq!(tokens.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>(), ["fine"]);
     }
 }

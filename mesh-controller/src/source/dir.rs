@@ -1,0 +1,280 @@
+//! A directory of YAML files, watched.
+//!
+//! Invariant: what is sent is what the files said at one look, and a rescan that is answered has been sent before. Notifications
+//! only make looks early; a slow poll finds what they miss (a symlink's target, a lost event).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_api::{Code, Diagnostic, Origin, Parsed, Severity};
+use notify::{EventKind, RecursiveMode, Watcher, event::AccessKind, event::AccessMode};
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::FileChanges;
+use crate::publish::Command;
+
+/// A file of this size holds some thousand objects; larger ones are refused.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// Files that are read; the rest (by name) are refused.
+const MAX_FILES: usize = 10_000;
+/// Writers that do not rename pause less than this between two writes.
+const QUIET: Duration = Duration::from_millis(20);
+/// A directory that never is quiet is read this often.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// How late a change is seen that caused no notification.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Asks for a look at the files now.
+#[derive(Clone, Debug)]
+pub struct Rescan {
+    requests: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Rescan {
+    /// Returns when everything that the files say has been sent to the publisher; false if the source has stopped.
+    pub async fn now(&self) -> bool {
+        let (done, answered) = oneshot::channel();
+        self.requests.send(done).await.is_ok() && answered.await.is_ok()
+    }
+}
+
+/// The directory, and what it said at the last look.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    known: BTreeMap<String, [u8; 32]>,
+    unreadable: Option<String>,
+}
+
+impl Directory {
+    /// A directory that has not been looked at.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, known: BTreeMap::new(), unreadable: None }
+    }
+
+    /// Reads every file and returns what is different; None if nothing is. Blocks on the disk.
+    pub fn look(&mut self) -> Option<FileChanges> {
+        let mut changes = FileChanges::default();
+        let names = match yaml_files(&self.path) {
+            Ok(names) => names,
+            Err(error) => {
+                let reason = format!("{}: {error}", self.path.display());
+                if self.unreadable.as_ref() == Some(&reason) {
+                    return None;
+                }
+                self.unreadable = Some(reason.clone());
+                changes.unreadable = Some(reason);
+                return Some(changes);
+            }
+        };
+        let recovered = self.unreadable.take().is_some();
+        let mut present = BTreeSet::new();
+        for (position, name) in names.into_iter().enumerate() {
+            let content = match read(&self.path.join(&name), position) {
+                Err(Unreadable::Gone) => continue,
+                content => content,
+            };
+            let digest = digest(&content);
+            if self.known.insert(name.clone(), digest) != Some(digest) {
+                changes.parsed.push(parsed(&name, content));
+            }
+            present.insert(name);
+        }
+        changes.removed = self.known.keys().filter(|name| !present.contains(*name)).cloned().collect();
+        self.known.retain(|name, _| present.contains(name));
+        let changed = recovered || !changes.parsed.is_empty() || !changes.removed.is_empty();
+        changed.then_some(changes)
+    }
+}
+
+/// Watches the directory until cancelled, and sends what changes. The first look is always sent, however empty.
+pub async fn watch(
+    directory: Directory,
+    publisher: mpsc::Sender<Command>,
+    mut requests: mpsc::Receiver<oneshot::Sender<()>>,
+    stop: CancellationToken,
+) {
+    let changed = Arc::new(Notify::new());
+    let mut watcher = watcher(&directory.path, &changed);
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut directory = Some(directory);
+    let mut first = true;
+    loop {
+        let mut asked = Vec::new();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed.notified() => wait_for_quiet(&changed).await,
+            _ = poll.tick() => {}
+            request = requests.recv() => match request {
+                Some(request) => asked.push(request),
+                None => return,
+            },
+        }
+        // Whoever asked before the look began is served by it.
+        while let Ok(request) = requests.try_recv() {
+            asked.push(request);
+        }
+        let Some(mut looking) = directory.take() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            let changes = looking.look();
+            (looking, changes)
+        });
+        let Ok((looked_at, changes)) = looked.await else {
+            tracing::error!("reading the source panicked; it is not watched any more");
+            return;
+        };
+        // A directory that was away has lost its watch.
+        if watcher.is_none() || changes.as_ref().is_some_and(|changes| changes.unreadable.is_some()) {
+            watcher = self::watcher(&looked_at.path, &changed);
+        }
+        directory = Some(looked_at);
+        let changes = changes.or_else(|| first.then(FileChanges::default));
+        first = false;
+        if let Some(changes) = changes
+            && publisher.send(Command::Source(changes)).await.is_err()
+        {
+            return;
+        }
+        for request in asked {
+            // Whoever asked may have gone.
+            let _ = request.send(());
+        }
+    }
+}
+
+/// A source and the handle to ask it.
+pub fn rescan_channel() -> (Rescan, mpsc::Receiver<oneshot::Sender<()>>) {
+    let (requests, receiver) = mpsc::channel(64);
+    (Rescan { requests }, receiver)
+}
+
+async fn wait_for_quiet(changed: &Notify) {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    while Instant::now() < deadline {
+        if timeout(QUIET, changed.notified()).await.is_err() {
+            return;
+        }
+        // Not a wait for anything: it only bounds how often this loop turns while a writer is busy.
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn watcher(path: &Path, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let changed = changed.clone();
+    let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.map_or(true, |event| is_change(&event.kind)) {
+            changed.notify_one();
+        }
+    })
+    .and_then(|mut watcher| watcher.watch(path, RecursiveMode::NonRecursive).map(|()| watcher));
+    match started {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no notifications of changes; polling every 5 s");
+            None
+        }
+    }
+}
+
+/// Our own reading opens files, too: that must not cause the next look.
+fn is_change(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+/// The names of the directory's YAML files, in order. Hidden files are editors' and ConfigMap mounts' own.
+fn yaml_files(directory: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+        if is_yaml && !name.starts_with('.') {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Why a file's text is not to be had.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    /// It went between listing and reading.
+    #[error("it is gone")]
+    Gone,
+    /// A directory, a socket…
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge,
+    #[error("there are more than {MAX_FILES} files")]
+    TooMany,
+    #[error("it is not UTF-8")]
+    NotText,
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+fn read(path: &Path, position: usize) -> Result<String, Unreadable> {
+    if position >= MAX_FILES {
+        return Err(Unreadable::TooMany);
+    }
+    let gone_or = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Unreadable::Gone,
+        _ => Unreadable::Io(error),
+    };
+    // Asked by name first: opening a pipe would block.
+    if !fs::metadata(path).map_err(gone_or)?.is_file() {
+        return Err(Unreadable::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(gone_or)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Unreadable::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|_| Unreadable::NotText)
+}
+
+fn digest(content: &Result<String, Unreadable>) -> [u8; 32] {
+    match content {
+        Ok(text) => Sha256::digest(text.as_bytes()).into(),
+        Err(error) => Sha256::digest(format!("\0{error}").as_bytes()).into(),
+    }
+}
+
+fn parsed(name: &str, content: Result<String, Unreadable>) -> Parsed {
+    match content {
+        Ok(text) => mesh_api::parse(name, &text),
+        Err(error) => Parsed {
+            file: name.to_owned(),
+            diagnostics: vec![Diagnostic {
+                severity: Severity::Error,
+                code: Code::Malformed,
+                object: None,
+                field: String::new(),
+                message: format!("the file cannot be read: {error}"),
+                origin: Some(Origin { file: name.into(), line: 0 }),
+            }],
+            ..Parsed::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
