@@ -34,11 +34,12 @@ pub enum Counter {
     VouchForeignSource = 12,
     /// Inbound connections dropped because the pod's listener slot was empty.
     InboundDropped = 13,
-    /// Captured sockets that were bound to a device and had to be released from it.
+    /// Captured sockets that were bound to a device other than the pod's and had to be released from it.
     DeviceReleased = 14,
     /// Captured sockets whose source could not be set to the pod's address.
     SourceNotBound = 15,
-    /// Captured connects of a socket bound to a device from which it could not be released, refused.
+    /// Captured connects of a socket bound to another device, from which it could not be released (the kernel asks for
+    /// CAP_NET_RAW of the caller), refused.
     DeviceRefused = 16,
     /// Kubelet probes admitted.
     ProbeAdmitted = 17,

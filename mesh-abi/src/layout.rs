@@ -47,6 +47,10 @@ pub struct PodEntry {
     pub slot: u32,
     /// Raised each time an agent writes the entry.
     pub generation: u32,
+    /// Index of the device that holds the pod's addresses; 0 = unknown.
+    pub ifindex: u32,
+    /// Zero.
+    pub reserved: u32,
     /// When this pod was enrolled.
     pub enrolled_ns: u64,
 }
@@ -218,7 +222,7 @@ pub struct PodTraffic {
 
 const _: () = {
     assert!(size_of::<Addr>() == 16);
-    assert!(size_of::<PodEntry>() == 64);
+    assert!(size_of::<PodEntry>() == 72);
     assert!(size_of::<Tuple>() == 36);
     assert!(size_of::<TupleKey>() == 48);
     assert!(size_of::<Origin>() == 32);

@@ -41,6 +41,8 @@ pub struct Flow {
     pub source_bound: bool,
     /// Has the application bound a source port? Then the kernel refuses a second bind.
     pub port_bound: bool,
+    /// The device the application bound the socket to, or 0.
+    pub ifindex: u32,
 }
 
 /// What becomes of a `connect()`.
@@ -93,12 +95,15 @@ pub enum Refuse {
 /// How a captured connect is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capture {
-    /// Where it goes instead: `127.0.0.1` (mapped on an IPv6 socket) or `::1`.
+    /// Where it goes instead: `127.0.0.1` (mapped on an IPv6 socket) or `::1`; the pod's own address for a socket that is
+    /// bound to the device which holds it, since such a socket never hears from loopback.
     pub to: Addr,
     /// The outbound listener's port.
     pub port: u16,
     /// The source to bind, or `Addr::NONE` to leave it alone.
     pub source: Addr,
+    /// The socket is bound to some other device and has to be released from it.
+    pub release: bool,
 }
 
 /// Decides a `connect()`.
@@ -121,8 +126,13 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
     if flow.dst.is_v6_link_local() {
         return Connect::Pass(Pass::LinkLocal);
     }
-    if flow.dst.same(&pod.ip4) || flow.dst.same(&pod.ip6) {
-        return Connect::Pass(Pass::Self_);
+    if is_self(pod, &flow.dst) {
+        let refused = flow.port == if flow.dst.is_v4() { pod.outbound4 } else { pod.outbound6 } && flow.port != 0;
+        return if refused { Connect::Refuse(Refuse::OwnPort) } else { Connect::Pass(Pass::Self_) };
+    }
+    if flow.ifindex == LOOPBACK_IFINDEX {
+        // Bound to `lo`: nothing leaves the pod that way.
+        return Connect::Pass(Pass::Loopback);
     }
     let is_v4 = flow.dst.is_v4();
     if pod.flags & (if is_v4 { flag::ROUTE4 } else { flag::ROUTE6 }) == 0 {
@@ -131,7 +141,7 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
     if is_excluded(maps, pod, flow) {
         return Connect::Pass(Pass::Excluded);
     }
-    let (to, port, own) = if is_v4 {
+    let (loopback, port, own) = if is_v4 {
         (Addr::LOCALHOST4, pod.outbound4, pod.ip4)
     } else {
         (Addr::LOCALHOST6, pod.outbound6, pod.ip6)
@@ -141,7 +151,9 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
         return if open { Connect::Pass(Pass::FailOpen) } else { Connect::Refuse(Refuse::NoListener) };
     }
     let source = if flow.source_bound || flow.port_bound { Addr::NONE } else { own };
-    Connect::Capture(Capture { to, port, source })
+    let on_pods_device = flow.ifindex != 0 && flow.ifindex == pod.ifindex && !own.is_zero();
+    let to = if on_pods_device { own } else { loopback };
+    Connect::Capture(Capture { to, port, source, release: flow.ifindex != 0 && !on_pods_device })
 }
 
 /// A connection that arrives at a pod, as `sk_lookup` sees it.
@@ -188,8 +200,12 @@ pub fn accept(maps: &impl Lookup, arrival: &Arrival) -> Accept {
     let Some(pod) = maps.pod(arrival.cookie) else {
         return Accept::Pass(Pass::NotEnrolled);
     };
-    if client.same(&pod.ip4) || client.same(&pod.ip6) {
-        return Accept::Pass(Pass::Self_);
+    let fail_open = pod.flags & flag::FAIL_OPEN != 0;
+    if is_self(pod, client) {
+        return match outbound_index(pod, &arrival.tuple) {
+            Some(index) => Accept::Assign { index, fail_open },
+            None => Accept::Pass(Pass::Self_),
+        };
     }
     if let Some(vouch) = maps.vouch(&arrival.tuple)
         && vouch.opens(arrival.cookie, arrival.now_ns)
@@ -209,7 +225,22 @@ pub fn accept(maps: &impl Lookup, arrival: &Arrival) -> Accept {
         (true, true) => kind::HBONE4,
         (true, false) => kind::HBONE6,
     };
-    Accept::Assign { index: pod.slot * kind::COUNT + which, fail_open: pod.flags & flag::FAIL_OPEN != 0 }
+    Accept::Assign { index: pod.slot * kind::COUNT + which, fail_open }
+}
+
+/// Is this one of the pod's own addresses?
+#[inline(always)]
+fn is_self(pod: &PodEntry, addr: &Addr) -> bool {
+    // A pod without a family has `NONE` there, which no packet carries and a connect to which is loopback.
+    addr.same(&pod.ip4) || addr.same(&pod.ip6)
+}
+
+/// A captured client that is bound to the pod's device dials the outbound listener by the pod's own address.
+#[inline(always)]
+fn outbound_index(pod: &PodEntry, tuple: &Tuple) -> Option<u32> {
+    let (port, which) =
+        if tuple.server.is_v4() { (pod.outbound4, kind::OUTBOUND4) } else { (pod.outbound6, kind::OUTBOUND6) };
+    (port != 0 && port == tuple.server_port && is_self(pod, &tuple.server)).then_some(pod.slot * kind::COUNT + which)
 }
 
 /// Would a connect to this local address reach one of the proxy's listeners?

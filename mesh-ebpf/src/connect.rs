@@ -63,14 +63,12 @@ fn carry_out(
     flow: &Flow,
     capture: &Capture,
 ) -> i32 {
-    // SAFETY: `sk` is the non-null socket of the context, whose fields the verifier lets us read.
-    let ifindex = unsafe { ptr::read_volatile(&raw const (*sk).bound_dev_if) };
-    if ifindex != 0 && !release_device(ctx) {
+    if capture.release && !release_device(ctx) {
         return refuse(Counter::DeviceRefused);
     }
     // SAFETY: the helper has no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    let origin = Origin { addr: flow.dst, port: flow.port, reserved: 0, ifindex, at_ns };
+    let origin = Origin { addr: flow.dst, port: flow.port, reserved: 0, ifindex: flow.ifindex, at_ns };
     if !maps::store(&DIALLED, sk.cast(), &origin) {
         return refuse(Counter::StorageRefused);
     }
@@ -111,7 +109,7 @@ pub unsafe fn write_ip6(address: *mut bpf_sock_addr, ip: &Addr) {
     }
 }
 
-/// Takes the socket off the device it is bound to: one bound to `eth0` never hears the answer of a loopback listener.
+/// Takes the socket off the device it is bound to: one bound to some other device of the pod never hears our listener.
 ///
 /// The kernel asks for CAP_NET_RAW of the caller here, hook or not.
 #[inline(always)]
@@ -205,6 +203,7 @@ fn flow(ctx: &SockAddrContext, sk: *mut bpf_sock, family: Family) -> Flow {
             port: u16::from_be(ptr::read_volatile(&raw const (*address).user_port) as u16),
             source_bound: source != 0,
             port_bound: ptr::read_volatile(&raw const (*sk).src_port) != 0,
+            ifindex: ptr::read_volatile(&raw const (*sk).bound_dev_if),
         }
     }
 }

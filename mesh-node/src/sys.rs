@@ -13,7 +13,7 @@ mod process;
 mod socket;
 
 pub use diag::{TcpConnection, connections, count_established, destroy_established};
-pub use link::{Routes, VethPeer, bridge_master, forwards, local_addresses, routes};
+pub use link::{Routes, VethPeer, bridge_master, device_of, forwards, local_addresses, routes};
 pub use mount::{cgroup2_root, mount_bpffs};
 pub use netns::{Netns, NetnsId};
 pub use process::{monotonic_ns, process_start_time, raise_nofile};

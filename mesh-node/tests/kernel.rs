@@ -191,9 +191,10 @@ fn applications_cannot_call_the_proxys_listeners() {
         for to in [at("127.0.0.1"), at("0.0.0.0"), at("[::ffff:127.0.0.1]")] {
             assert_eq!(pod.connect(to).unwrap_err().kind(), ErrorKind::PermissionDenied, "{to}");
         }
-        // By the pod's own address there is nobody: the listeners are on loopback only.
+        // By the pod's own address there is nobody (the listeners are on loopback only), or it is refused as well.
         let to = pod.at4(port(listener));
-        assert_eq!(pod.connect(to).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
+        let refused = pod.connect(to).unwrap_err().kind();
+        assert!(matches!(refused, ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied), "{to}");
     }
     for listener in [&listeners.outbound6, &listeners.plain6, &listeners.hbone6].into_iter().flatten() {
         let at = |ip: &str| far(&format!("{ip}:{}", port(listener)));
@@ -201,7 +202,7 @@ fn applications_cannot_call_the_proxys_listeners() {
             assert_eq!(pod.connect(to).unwrap_err().kind(), ErrorKind::PermissionDenied, "{to}");
         }
     }
-    assert_eq!(hooks.counters().of(Counter::OwnPortRefused), 3 * 3 + 3 * 2);
+    assert_eq!(hooks.counters().of(Counter::OwnPortRefused), 3 * 3 + 3 * 2 + 1);
 }
 
 #[test]
@@ -457,8 +458,12 @@ fn fail_open_is_a_choice_of_the_pod() {
     let hooks = world.hooks();
     let (captured, listeners) = pod.enroll(&hooks);
     drop((captured, listeners, hooks));
-    let _client = caller.connect(pod.at4(8080)).unwrap();
-    accept(&app);
+    // A process that a neighbouring test is just spawning may hold copies of the listeners for a moment.
+    let served = (0..100).any(|_| {
+        let _client = caller.connect(pod.at4(8080));
+        accept_within(&app, Duration::from_millis(30)).is_some()
+    });
+    assert!(served);
 }
 
 #[test]
@@ -580,4 +585,39 @@ fn a_netns_that_is_not_the_pods_or_forwards_is_refused() {
     world::run_in(&pod.net.netns, "ip link add docker0 type bridge");
     assert!(hooks.enroll(&pod.net, &listeners).unwrap_err().to_string().contains("bridge docker0"));
     assert_eq!(world.pods_pinned(), 1, "what was captured before stays captured");
+}
+
+#[test]
+fn a_socket_bound_to_a_device_is_captured_and_keeps_working() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let pod = world.pod();
+    let (captured, listeners) = pod.enroll(&hooks);
+    let outbound6 = listeners.outbound6.as_ref().unwrap();
+    world::run_in(&pod.net.netns, "ip link add other type veth peer name end");
+    world::run_in(&pod.net.netns, "ip link set other up");
+    world::run_in(&pod.net.netns, "ip link set end up");
+    for (device, released) in [("eth0", 0), ("other", 2)] {
+        for (to, domain, listener) in
+            [(far(FAR4), Domain::IPV4, &listeners.outbound4), (far(FAR6), Domain::IPV6, outbound6)]
+        {
+            let socket = pod.socket(domain);
+            socket.bind_device(Some(device.as_bytes())).unwrap();
+            socket.connect_timeout(&to.into(), PATIENCE).unwrap_or_else(|error| panic!("{device} {to}: {error}"));
+            let (mut proxy, peer) = accept(listener);
+            let origin = hooks.take_origin(captured.cookie(), peer, proxy.local_addr().unwrap()).unwrap();
+            assert_eq!(origin.dst, to);
+            assert!(origin.ifindex.is_some());
+            let mut client: TcpStream = socket.into();
+            assert_eq!(client.peer_addr().unwrap(), to);
+            client.write_all(b"there").unwrap();
+            proxy.write_all(b"back!").unwrap();
+            let (mut there, mut back) = ([0; 5], [0; 5]);
+            proxy.read_exact(&mut there).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.read_exact(&mut back).unwrap();
+            assert_eq!((&there, &back), (b"there", b"back!"));
+        }
+        assert_eq!(hooks.counters().of(Counter::DeviceReleased), released);
+    }
 }

@@ -192,6 +192,8 @@ impl Hooks {
             (kind::PLAIN6, listeners.plain6.as_ref()),
             (kind::HBONE4, Some(&listeners.hbone4)),
             (kind::HBONE6, listeners.hbone6.as_ref()),
+            (kind::OUTBOUND4, Some(&listeners.outbound4)),
+            (kind::OUTBOUND6, listeners.outbound6.as_ref()),
         ];
         for (which, listener) in each {
             let index = slot * kind::COUNT + which;
@@ -312,6 +314,8 @@ fn entry(
         tw_reuse_before: 0,
         slot,
         generation: before.map_or(0, |before| before.generation + 1),
+        ifindex: sys::device_of(&pod.netns, pod.ips()).map_err(failed("find the pod's device"))?,
+        reserved: 0,
         enrolled_ns: before.map_or_else(sys::monotonic_ns, |before| before.enrolled_ns),
     };
     let flags = [(routes.v4, flag::ROUTE4), (routes.v6, flag::ROUTE6), (pod.fail_open, flag::FAIL_OPEN)];

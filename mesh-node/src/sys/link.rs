@@ -60,17 +60,32 @@ struct Link {
 
 /// The addresses of the netns, loopback and link-local ones excepted.
 pub fn local_addresses(netns: &Netns) -> io::Result<Vec<IpAddr>> {
-    let found = netns.enter(|| Ok::<_, io::Error>(nix::ifaddrs::getifaddrs()?.collect::<Vec<_>>()))??;
-    let ip = |interface: nix::ifaddrs::InterfaceAddress| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    };
+    let found = netns.enter(addresses)??.into_iter().map(|(_, ip)| ip);
     let outward = |ip: &IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_loopback(),
         IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
     };
-    Ok(found.into_iter().filter_map(ip).filter(outward).collect())
+    Ok(found.filter(outward).collect())
+}
+
+/// Index of the device that holds the first of these addresses; 0 = none does.
+pub fn device_of(netns: &Netns, mut ips: impl Iterator<Item = IpAddr>) -> io::Result<u32> {
+    netns.enter(|| {
+        let held = addresses()?;
+        let name = ips.find_map(|ip| held.iter().find(|(_, held)| *held == ip)).map(|(name, _)| name.as_str());
+        Ok(name.map(nix::net::if_::if_nametoindex).transpose()?.unwrap_or(0))
+    })?
+}
+
+/// Devices and addresses of this thread's netns.
+fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let ip = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+        Some((interface.interface_name, ip))
+    };
+    Ok(nix::ifaddrs::getifaddrs()?.filter_map(ip).collect())
 }
 
 /// Has the netns a route outward for each family? An on-link prefix counts: a neighbour is reached by it.
