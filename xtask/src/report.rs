@@ -42,6 +42,11 @@ impl Tally {
     pub fn broken(name: impl Into<String>, why: impl Into<String>) -> Self {
         Self { failed: vec![why.into()], ..Self::new(name) }
     }
+
+    /// Whether nothing happened at all.
+    pub fn is_empty(&self) -> bool {
+        self.passed + self.failed.len() + self.skipped.len() == 0
+    }
 }
 
 /// The summary; its last line stands alone so that a machine can find it.
