@@ -1,1 +1,13 @@
-//! Accepts captured connections and says who called whom.
+//! Keeps the captured pods of this node as the snapshot wants them.
+//!
+//! Level-triggered: at each snapshot, and once a second, what is wanted is compared with what is. Invariants: nothing is let go for
+//! a snapshot that is not complete; a pod is entered into [`LocalPods`] after the kernel captures for it, and taken out before the
+//! kernel stops; an error of one pod is its status and its retry, never the end of the loop.
+
+mod enrol;
+mod older;
+pub mod pod;
+mod reconcile;
+
+pub use pod::{LocalPod, LocalPods, Place};
+pub use reconcile::run;

@@ -1,1 +1,54 @@
-//! The journeys of connections and requests.
+//! The journeys of connections and requests, each one straight function over values that consume each other:
+//! `Captured → Plan → Permit → Connected → Outcome`.
+//!
+//! Invariants: a decision borrows one snapshot; relaying and forwarding demand an [`crate::upstream::Admitted`] or a
+//! [`mesh_model::authz::Permit`]; whatever happens, the caller sees an end within the limits of [`crate::config::Limits`].
+
+pub mod detect;
+pub mod http;
+mod inbound;
+mod inbound_hbone;
+mod inbound_plain;
+mod outbound;
+mod outcome;
+mod prefixed;
+pub mod relay;
+mod sniff;
+
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use crate::{
+    conns::{Cut, Direction},
+    worker::{Accepted, Door, Worker},
+};
+
+/// One accepted connection, from its first to its last byte.
+pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    let Accepted { stream, peer, door, pod, place, load } = accepted;
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    if pod.is_gone() {
+        relay::ends::reset_on_close(&stream);
+        return;
+    }
+    let (direction, protocol) = match door {
+        Door::Outbound => (Direction::Outbound, "tcp"),
+        Door::Plaintext => (Direction::Inbound, "tcp"),
+        Door::Hbone => (Direction::Inbound, "hbone"),
+    };
+    let registered = worker.conns.register(direction, pod.clone(), peer, protocol);
+    match door {
+        Door::Outbound => outbound::serve(worker, pod, stream, peer, registered).await,
+        Door::Plaintext => inbound_plain::serve(worker, pod, stream, peer, registered).await,
+        Door::Hbone => inbound_hbone::serve(worker, pod, stream, peer, registered).await,
+    }
+    drop((place, load));
+}
+
+/// Counts a connection that was ended from outside.
+fn count_cut(worker: &Worker, cut: &Cut) {
+    if matches!(cut, Cut::Denied(_)) {
+        worker.counters.cut_by_policy.inc();
+    }
+}

@@ -1,0 +1,171 @@
+//! The blocking part of capturing one pod: its namespace, its listeners, the kernel's hooks.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
+
+use mesh_model::{identity::Identity, name::WorkloadUid, workload::Workload};
+
+use crate::{
+    bpf::{CapturedPod, Exclusions, Hooks, KernelError, PodNet},
+    sys::{self, Netns, NetnsId, PodListeners, pod_listeners},
+    worker::Door,
+};
+
+/// What of a workload decides how it is captured: if it changes, the pod is enrolled anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The workload.
+    pub uid: WorkloadUid,
+    /// Who it is.
+    pub identity: Identity,
+    /// Where its network namespace is.
+    pub netns: Option<Arc<str>>,
+    ips: Vec<IpAddr>,
+    exclusions: Exclusions,
+    fail_open: bool,
+}
+
+/// Why a pod is not captured.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The source of the configuration does not say where it is.
+    #[error("its network namespace is not known (annotation tulle.dev/netns)")]
+    NoNetns,
+    /// The namespace is not there (yet, or any more).
+    #[error("its network namespace {path} cannot be opened: {error}")]
+    Open {
+        /// Where it should be.
+        path: Arc<str>,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The listeners cannot be made.
+    #[error("the proxy's listeners in it cannot be made: {0}")]
+    Listeners(#[source] io::Error),
+    /// The hooks refuse it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl EnrolError {
+    /// Refused for good, until the pod itself changes: a condition on the object rather than a failure.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Kernel(KernelError::Forwards { .. } | KernelError::WrongNetns { .. }))
+    }
+}
+
+/// A pod that the kernel captures.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// Its place in the kernel's maps.
+    pub captured: CapturedPod,
+    /// The proxy's listeners in it.
+    pub listeners: PodListeners,
+    /// A neighbour on its link could answer for it.
+    pub on_bridge: bool,
+    /// Cookies of connections that are older than the enrolment.
+    pub older: Vec<u64>,
+}
+
+impl Wanted {
+    /// What the snapshot wants of this workload.
+    pub fn of(workload: &Workload, fail_open: bool) -> Self {
+        Self {
+            uid: workload.uid.clone(),
+            identity: workload.identity.clone(),
+            netns: workload.netns.clone(),
+            ips: workload.ips.clone(),
+            exclusions: Exclusions {
+                inbound_ports: workload.exclusions.inbound_ports.clone(),
+                outbound_ports: workload.exclusions.outbound_ports.clone(),
+                outbound_cidrs: workload.exclusions.outbound_cidrs.clone(),
+            },
+            fail_open,
+        }
+    }
+
+    /// Whether one of these addresses is its own.
+    pub fn has_any_ip(&self, ips: &[IpAddr]) -> bool {
+        ips.iter().any(|ip| self.ips.contains(ip))
+    }
+
+    /// The namespace that is there now.
+    pub fn open(&self) -> Result<Netns, EnrolError> {
+        let path = self.netns.clone().ok_or(EnrolError::NoNetns)?;
+        Netns::open(&*path).map_err(|error| EnrolError::Open { path, error })
+    }
+
+    fn pod_net(&self, netns: Netns) -> PodNet {
+        let v4 = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        };
+        let v6 = |ip: &IpAddr| match ip {
+            IpAddr::V6(ip) => Some(*ip),
+            IpAddr::V4(_) => None,
+        };
+        let ip4: Option<Ipv4Addr> = self.ips.iter().find_map(v4);
+        let ip6: Option<Ipv6Addr> = self.ips.iter().find_map(v6);
+        PodNet {
+            uid: self.uid.as_str().to_owned(),
+            netns,
+            ip4,
+            ip6,
+            exclusions: self.exclusions.clone(),
+            fail_open: self.fail_open,
+        }
+    }
+}
+
+/// Captures a pod. Blocks for as long as the kernel verifies its hook.
+pub fn enrol(hooks: &Hooks, wanted: &Wanted) -> Result<Enrolled, EnrolError> {
+    let netns = wanted.open()?;
+    let listeners = pod_listeners(&netns).map_err(EnrolError::Listeners)?;
+    // Asked before the hooks are in force: whatever is there now was never captured.
+    let older = super::older::uncaptured(&netns);
+    let on_bridge = is_on_bridge(&netns);
+    let captured = hooks.enroll(&wanted.pod_net(netns), &listeners)?;
+    Ok(Enrolled { captured, listeners, on_bridge, older })
+}
+
+/// Gives a captured pod other exclusions or addresses, with the same listeners.
+pub fn change(
+    hooks: &Hooks,
+    wanted: &Wanted,
+    netns: Netns,
+    listeners: &PodListeners,
+) -> Result<CapturedPod, KernelError> {
+    hooks.enroll(&wanted.pod_net(netns), listeners)
+}
+
+/// Routed pods hang on a veth of their own. Whatever else there is, or cannot be read, may be a shared link.
+fn is_on_bridge(netns: &Netns) -> bool {
+    match sys::bridge_master(netns) {
+        Ok(ends) => ends.is_empty() || ends.iter().any(|end| end.bridge.is_some()),
+        Err(_) => true,
+    }
+}
+
+/// Whether the path still leads to the namespace that was opened there.
+pub fn is_still_there(path: &str, id: NetnsId) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(Path::new(path)).is_ok_and(|now| now.dev() == id.dev && now.ino() == id.ino)
+}
+
+/// Every listener with the door it is.
+pub fn doors(listeners: &PodListeners) -> impl Iterator<Item = (Door, &TcpListener)> {
+    [
+        (Door::Outbound, Some(&listeners.outbound4)),
+        (Door::Outbound, listeners.outbound6.as_ref()),
+        (Door::Plaintext, Some(&listeners.plain4)),
+        (Door::Plaintext, listeners.plain6.as_ref()),
+        (Door::Hbone, Some(&listeners.hbone4)),
+        (Door::Hbone, listeners.hbone6.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(door, listener)| listener.map(|listener| (door, listener)))
+}

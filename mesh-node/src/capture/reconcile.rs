@@ -1,0 +1,405 @@
+//! The loop: wanted against actual.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mesh_model::{name::WorkloadUid, snapshot::Snapshot, workload::Enrolment};
+use mesh_proto::v1::{CaptureState, WorkloadStatus};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LocalPod,
+    enrol::{self, EnrolError, Enrolled, Wanted},
+    older,
+};
+use crate::{app::Rooms, conns::Cut, phase::Stage, sys::PodListeners, worker::Listen, worker::Workers};
+
+/// Between two looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two looks while something is awaited.
+const LOOK_SOON: Duration = Duration::from_millis(50);
+
+/// First and longest pause after a failed enrolment.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Between two sweeps of the kernel's maps.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A captured pod.
+struct Captured {
+    wanted: Wanted,
+    pod: Arc<LocalPod>,
+    listeners: PodListeners,
+    stop: CancellationToken,
+    older: Vec<u64>,
+}
+
+/// A pod that was let go and whose connections may end by themselves for a while.
+struct Draining {
+    captured: Captured,
+    /// Not judged quiet before: what the kernel had captured may still wait to be accepted.
+    from: Instant,
+    until: Instant,
+}
+
+/// A pod that could not be captured.
+struct Failed {
+    wanted: Wanted,
+    reason: String,
+    refused: bool,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+struct Reconciler {
+    rooms: Rooms,
+    workers: Workers,
+    captured: HashMap<WorkloadUid, Captured>,
+    draining: Vec<Draining>,
+    failed: HashMap<WorkloadUid, Failed>,
+    reported: Option<(u64, Vec<WorkloadStatus>)>,
+    swept_at: Instant,
+    older_looked_at: Instant,
+    settled_once: bool,
+}
+
+/// Runs until the process stops. What is captured then stays captured in the kernel: a crash and an upgrade fail closed.
+pub async fn run(rooms: Rooms, workers: Workers) {
+    let mut changed = rooms.state.changed();
+    let phase = rooms.phase.clone();
+    let mut reconciler = Reconciler {
+        rooms,
+        workers,
+        captured: HashMap::new(),
+        draining: Vec::new(),
+        failed: HashMap::new(),
+        reported: None,
+        swept_at: Instant::now(),
+        older_looked_at: Instant::now(),
+        settled_once: false,
+    };
+    loop {
+        let pause = reconciler.look().await;
+        tokio::select! {
+            () = phase.reached(Stage::Draining) => return,
+            () = sleep(pause) => {}
+            seen = changed.changed() => if seen.is_err() { return },
+        }
+    }
+}
+
+impl Reconciler {
+    /// One comparison; says after how long the next is due.
+    async fn look(&mut self) -> Duration {
+        let complete = self.rooms.state.is_complete();
+        let snapshot = self.rooms.state.snapshot();
+        let node = &self.rooms.config.node;
+        let fail_open = self.rooms.config.fail_open;
+        let wanted: BTreeMap<WorkloadUid, Wanted> = snapshot
+            .workloads()
+            .filter(|workload| workload.node == *node && workload.enrolment == Enrolment::Yes)
+            .map(|workload| (workload.uid.clone(), Wanted::of(workload, fail_open)))
+            .collect();
+
+        let identities: BTreeSet<_> = wanted.values().map(|wanted| wanted.identity.clone()).collect();
+        let draining = self.draining.iter().map(|draining| draining.captured.wanted.identity.clone());
+        self.rooms.certificates.want(identities.into_iter().chain(draining).collect());
+
+        self.end_gone(&snapshot, complete);
+        if complete {
+            self.release_unwanted(&wanted).await;
+            self.forget_unwanted(&wanted);
+        }
+        self.end_drained();
+        let awaiting = self.capture_wanted(&wanted).await;
+        self.look_at_older(&snapshot);
+        if complete {
+            self.settle();
+        }
+        self.report(&snapshot, complete);
+        self.sweep();
+        if awaiting || !self.draining.is_empty() { LOOK_SOON } else { LOOK }
+    }
+
+    /// Pods whose namespace is gone, or that the mesh no longer knows: over at once.
+    fn end_gone(&mut self, snapshot: &Snapshot, complete: bool) {
+        let gone = |captured: &Captured| {
+            let known = !complete || snapshot.workload(&captured.wanted.uid).is_some();
+            let path = captured.wanted.netns.as_deref().unwrap_or_default();
+            !known || !enrol::is_still_there(path, captured.pod.netns().id())
+        };
+        let over: Vec<_> =
+            self.captured.extract_if(|_, captured| gone(captured)).map(|(_, over)| over).collect();
+        if !over.is_empty() {
+            self.publish();
+        }
+        let (drained, rest) =
+            std::mem::take(&mut self.draining).into_iter().partition(|each| gone(&each.captured));
+        self.draining = rest;
+        let drained: Vec<Draining> = drained;
+        for captured in over {
+            tracing::info!(pod = %captured.wanted.uid, "the pod is gone");
+            if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
+                tracing::warn!(pod = %captured.wanted.uid, %error, "the hooks of a pod that is gone remain");
+            }
+            self.end(captured, &Cut::PodGone);
+        }
+        for Draining { captured, .. } in drained {
+            self.end(captured, &Cut::PodGone);
+        }
+    }
+
+    /// Closes the listeners and every connection.
+    fn end(&self, captured: Captured, reason: &Cut) {
+        captured.pod.mark_gone();
+        captured.stop.cancel();
+        self.workers.cut_pod(&captured.pod, reason);
+    }
+
+    /// Pods that shall no longer be captured: the kernel first, then what is open may end by itself.
+    async fn release_unwanted(&mut self, wanted: &BTreeMap<WorkloadUid, Wanted>) {
+        let unwanted: Vec<_> =
+            self.captured.extract_if(|uid, _| !wanted.contains_key(uid)).map(|(_, it)| it).collect();
+        if unwanted.is_empty() {
+            return;
+        }
+        self.publish();
+        for captured in unwanted {
+            let hooks = self.rooms.hooks.clone();
+            let place = captured.pod.captured.clone();
+            let released = tokio::task::spawn_blocking(move || hooks.unenroll(&place)).await;
+            match released {
+                Ok(Ok(())) => tracing::info!(pod = %captured.wanted.uid, "let go"),
+                Ok(Err(error)) => tracing::warn!(pod = %captured.wanted.uid, %error, "not let go in full"),
+                Err(error) => tracing::error!(pod = %captured.wanted.uid, %error, "letting go broke"),
+            }
+            let now = Instant::now();
+            let until = now + self.rooms.config.limits.drain;
+            self.draining.push(Draining { captured, from: now + LOOK, until });
+        }
+    }
+
+    fn end_drained(&mut self) {
+        let now = Instant::now();
+        let (over, rest) = std::mem::take(&mut self.draining).into_iter().partition(|each: &Draining| {
+            each.until <= now || (each.from <= now && self.is_quiet(&each.captured))
+        });
+        self.draining = rest;
+        let over: Vec<Draining> = over;
+        for Draining { captured, .. } in over {
+            self.end(captured, &Cut::Drained);
+        }
+    }
+
+    /// Whether every place in the budget is free.
+    fn is_quiet(&self, captured: &Captured) -> bool {
+        let limit = self.rooms.config.limits.connections_per_workload;
+        [true, false].into_iter().all(|outbound| captured.pod.budget(outbound).available_permits() >= limit)
+    }
+
+    /// What a previous life captured and nobody wants any more.
+    fn forget_unwanted(&self, wanted: &BTreeMap<WorkloadUid, Wanted>) {
+        for adopted in self.rooms.hooks.adopted() {
+            if wanted.values().any(|wanted| wanted.has_any_ip(&adopted.ips)) {
+                continue;
+            }
+            match self.rooms.hooks.forget(adopted.cookie, None) {
+                Ok(()) => {
+                    tracing::info!(ips = ?adopted.ips, "let go of a pod that a previous life had captured")
+                }
+                Err(error) => {
+                    tracing::warn!(ips = ?adopted.ips, %error, "a pod of a previous life is not let go")
+                }
+            }
+        }
+    }
+
+    /// Captures what is wanted and is not captured as wanted. Says whether something is to be tried again soon.
+    async fn capture_wanted(&mut self, all: &BTreeMap<WorkloadUid, Wanted>) -> bool {
+        self.failed.retain(|uid, failed| all.get(uid) == Some(&failed.wanted));
+        let mut awaiting = false;
+        for (uid, wanted) in all {
+            if let Some(captured) = self.captured.get(uid) {
+                if captured.wanted != *wanted {
+                    self.change(uid, wanted);
+                }
+                continue;
+            }
+            if self.failed.get(uid).is_some_and(|failed| failed.retry_at > Instant::now()) {
+                awaiting |= self.failed.get(uid).is_some_and(|failed| failed.pause <= LOOK);
+                continue;
+            }
+            match self.capture(wanted).await {
+                Ok(captured) => {
+                    tracing::info!(pod = %uid, identity = %wanted.identity, "captured");
+                    self.failed.remove(uid);
+                    self.captured.insert(uid.clone(), captured);
+                    self.publish();
+                }
+                Err(failure) => {
+                    awaiting = true;
+                    self.note(wanted, failure);
+                }
+            }
+        }
+        awaiting
+    }
+
+    async fn capture(&self, wanted: &Wanted) -> Result<Captured, Failure> {
+        self.await_certificate(wanted).await?;
+        let hooks = self.rooms.hooks.clone();
+        let order = wanted.clone();
+        let enrolled = tokio::task::spawn_blocking(move || enrol::enrol(&hooks, &order)).await;
+        let Enrolled { captured, listeners, on_bridge, older } = match enrolled {
+            Ok(Ok(enrolled)) => enrolled,
+            Ok(Err(error)) => return Err(Failure::Enrol(error)),
+            Err(error) => return Err(Failure::Broke(error.to_string())),
+        };
+        let budget = self.rooms.config.limits.connections_per_workload;
+        let pod = LocalPod::new(wanted.uid.clone(), wanted.identity.clone(), captured, on_bridge, budget);
+        let captured = Captured {
+            wanted: wanted.clone(),
+            pod: Arc::new(pod),
+            listeners,
+            stop: CancellationToken::new(),
+            older,
+        };
+        for (door, listener) in enrol::doors(&captured.listeners) {
+            let listener =
+                listener.try_clone().map_err(|error| Failure::Enrol(EnrolError::Listeners(error)))?;
+            let (pod, stop) = (captured.pod.clone(), captured.stop.clone());
+            self.workers.listen(Listen { listener, door, pod, stop });
+        }
+        Ok(captured)
+    }
+
+    /// A running pod is captured only once its certificate is there, or its calls would fail for want of it. One that the kernel
+    /// captures already (a previous life did it) is refused all along: it is served at once.
+    async fn await_certificate(&self, wanted: &Wanted) -> Result<(), Failure> {
+        if self.rooms.hooks.adopted().iter().any(|adopted| wanted.has_any_ip(&adopted.ips)) {
+            return Ok(());
+        }
+        match self.rooms.certificates.server(&wanted.identity, Duration::ZERO).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::Certificate(error.to_string())),
+        }
+    }
+
+    /// Other exclusions or addresses for a pod that is captured. Another namespace or identity is seen as a pod that is gone.
+    fn change(&mut self, uid: &WorkloadUid, wanted: &Wanted) {
+        let Some(captured) = self.captured.get_mut(uid) else { return };
+        if captured.wanted.identity != wanted.identity || captured.wanted.netns != wanted.netns {
+            if let Some(captured) = self.captured.remove(uid) {
+                self.publish();
+                if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
+                    tracing::warn!(pod = %uid, %error, "the hooks of a pod that was replaced remain");
+                }
+                self.end(captured, &Cut::PodGone);
+            }
+            return;
+        }
+        match enrol::change(&self.rooms.hooks, wanted, captured.pod.netns().clone(), &captured.listeners) {
+            Ok(_same_place) => captured.wanted = wanted.clone(),
+            Err(error) => tracing::warn!(pod = %uid, %error, "the pod's exclusions cannot be changed"),
+        }
+    }
+
+    fn note(&mut self, wanted: &Wanted, failure: Failure) {
+        let (reason, refused, soon) = match failure {
+            Failure::Certificate(reason) => (reason, false, true),
+            Failure::Enrol(error) => (error.to_string(), error.is_refusal(), false),
+            Failure::Broke(reason) => (reason, false, false),
+        };
+        let before = self.failed.get(&wanted.uid);
+        if before.is_none_or(|before| before.reason != reason) {
+            tracing::warn!(pod = %wanted.uid, %reason, "not captured");
+        }
+        let pause = match before {
+            _ if soon => LOOK_SOON,
+            Some(before) => (before.pause * 2).clamp(BACKOFF.0, BACKOFF.1),
+            None => BACKOFF.0,
+        };
+        let retry_at = Instant::now() + pause;
+        self.failed
+            .insert(wanted.uid.clone(), Failed { wanted: wanted.clone(), reason, refused, retry_at, pause });
+    }
+
+    fn look_at_older(&mut self, snapshot: &Snapshot) {
+        if self.older_looked_at.elapsed() < LOOK {
+            return;
+        }
+        self.older_looked_at = Instant::now();
+        for (uid, captured) in &mut self.captured {
+            let Some(workload) = snapshot.workload(uid) else { continue };
+            let ended = older::look(captured.pod.netns(), snapshot, workload, &mut captured.older);
+            if ended > 0 {
+                tracing::info!(pod = %uid, ended, "connections older than the enrolment ended: not allowed");
+            }
+        }
+    }
+
+    /// Once everything that was wanted at the start has been tried, hooks of another ABI may go.
+    fn settle(&mut self) {
+        if self.settled_once {
+            return;
+        }
+        self.settled_once = true;
+        match self.rooms.hooks.retire_previous() {
+            Ok(0) => {}
+            Ok(retired) => tracing::info!(retired, "hooks of a previous build were retired"),
+            Err(error) => tracing::warn!(%error, "hooks of a previous build remain"),
+        }
+    }
+
+    fn publish(&self) {
+        let pods = self.captured.iter().map(|(uid, captured)| (uid.clone(), captured.pod.clone()));
+        self.workers.pods().replace(pods.collect());
+    }
+
+    fn report(&mut self, snapshot: &Snapshot, complete: bool) {
+        if !complete {
+            return;
+        }
+        let status =
+            |uid: &WorkloadUid, state: CaptureState, reason: &str, uncaptured: usize| WorkloadStatus {
+                uid: uid.as_str().to_owned(),
+                state: state.into(),
+                reason: reason.to_owned(),
+                uncaptured_connections: uncaptured as u64,
+            };
+        let mut all: Vec<_> = self
+            .captured
+            .iter()
+            .map(|(uid, captured)| status(uid, CaptureState::Captured, "", captured.older.len()))
+            .collect();
+        all.extend(self.failed.iter().map(|(uid, failed)| {
+            let state = if failed.refused { CaptureState::Refused } else { CaptureState::NotCaptured };
+            status(uid, state, &failed.reason, 0)
+        }));
+        all.sort_by(|one, other| one.uid.cmp(&other.uid));
+        let truth = (snapshot.generation(), all);
+        if self.reported.as_ref() != Some(&truth) {
+            self.rooms.reporter.report(truth.0, truth.1.clone());
+            self.reported = Some(truth);
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.swept_at.elapsed() >= SWEEP_EVERY {
+            self.swept_at = Instant::now();
+            self.rooms.hooks.sweep();
+        }
+    }
+}
+
+/// Why a pod is not captured now.
+enum Failure {
+    Certificate(String),
+    Enrol(EnrolError),
+    Broke(String),
+}
