@@ -22,3 +22,4 @@ pub mod state;
 pub mod sys;
 pub mod telemetry;
 pub mod upstream;
+pub mod worker;
