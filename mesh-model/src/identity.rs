@@ -6,6 +6,9 @@ use std::{fmt, sync::Arc};
 
 use crate::name::{Namespace, ServiceAccount};
 
+#[cfg(test)]
+mod tests;
+
 /// A SPIFFE trust domain, `cluster.local` by default.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TrustDomain(Arc<str>);

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+#[cfg(test)]
+mod tests;
+
+/// The most memory, in bytes, that one compiled pattern may take.
+const SIZE_LIMIT: usize = 1 << 20;
+
 /// VirtualService's StringMatch.
 #[derive(Clone)]
 pub enum StringMatch {
@@ -48,12 +54,17 @@ pub struct BadPattern {
 impl Pattern {
     /// Compiles with the size limit; anchored at both ends.
     pub fn new(source: &str) -> Result<Self, BadPattern> {
-        regex::bytes::RegexBuilder::new(&format!("^(?:{source})$"))
-            .unicode(false)
-            .size_limit(1 << 20)
-            .build()
-            .map(|regex| Self { source: source.to_owned(), regex })
-            .map_err(|error| BadPattern { source_text: source.to_owned(), reason: error.to_string() })
+        let compile = |text: &str| {
+            regex::bytes::RegexBuilder::new(text)
+                .unicode(false)
+                .size_limit(SIZE_LIMIT)
+                .build()
+                .map_err(|error| BadPattern { source_text: source.to_owned(), reason: error.to_string() })
+        };
+        // Alone first: `a)|(?:b` would otherwise close our group and lose the anchors.
+        compile(source)?;
+        let regex = compile(&format!("^(?:{source})$"))?;
+        Ok(Self { source: source.to_owned(), regex })
     }
 
     /// The pattern as written.

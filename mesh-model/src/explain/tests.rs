@@ -2,15 +2,20 @@
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{
-    authz::{Operation, Rule, Source, authorize, tests as policies},
-    decide,
+    authz::{Action, AuthzPolicy, Denied, Operation, Rule, Source, authorize, tests as policies},
+    decide::{self, Refusal, Target},
+    name::ObjectKey,
     resource::Resource,
+    snapshot::Snapshot,
     testing::{
         answering, exact, from, get, globs, header, host, labelled, peer, plaintext, policy, routes, rule,
         service, service_key, snapshot, subsets, workload,
     },
+    workload::Workload,
 };
 
 fn guarded(policies: Vec<AuthzPolicy>) -> (Snapshot, Arc<Workload>) {
