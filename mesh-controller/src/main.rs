@@ -12,6 +12,8 @@ mod inspect;
 mod metrics;
 mod placement;
 mod publish;
+#[cfg(test)]
+mod sample;
 mod serve;
 mod sign;
 mod source;

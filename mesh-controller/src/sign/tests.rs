@@ -1,40 +1,22 @@
 //! What is refused, and that a certificate never says more than the controller's data.
 
-use std::collections::BTreeMap;
-
 use mesh_model::{
-    mtls::MtlsModes,
-    name::{Namespace, ServiceAccount, WorkloadUid},
+    name::ServiceAccount,
     resource::Resource,
-    workload::{Enrolment, Exclusions, Telemetry, Tunnel, Workload},
+    workload::{Enrolment, Workload},
 };
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
 
 use super::*;
+use crate::sample;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const PLAIN: &str = "spiffe://cluster.local/ns/shop/sa/plain";
 const OTHER: &str = "spiffe://cluster.local/ns/shop/sa/other";
 
 fn workload(uri: &str, node: &str, enrolment: Enrolment) -> Resource {
-    Resource::Workload(Workload {
-        uid: WorkloadUid::new(format!("{uri}@{node}")),
-        name: "pod".into(),
-        namespace: Namespace::new("shop"),
-        identity: Identity::parse(uri).unwrap(),
-        node: NodeName::new(node),
-        ips: vec![],
-        labels: BTreeMap::new(),
-        telemetry: Telemetry::default(),
-        tunnel: Tunnel::None,
-        enrolment,
-        endpoints: vec![],
-        protocols: BTreeMap::new(),
-        mtls: MtlsModes::default(),
-        policies: vec![],
-        exclusions: Exclusions::default(),
-        netns: None,
-    })
+    let identity = Identity::parse(uri).unwrap();
+    Resource::Workload(Workload { identity, enrolment, ..sample::workload("pod", node) })
 }
 
 struct Bench {
