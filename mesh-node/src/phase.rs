@@ -20,6 +20,18 @@ pub enum Stage {
     Stopped,
 }
 
+impl Stage {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// Everyone's handle, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Phase {
