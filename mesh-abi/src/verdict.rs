@@ -127,7 +127,8 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
         return Connect::Pass(Pass::LinkLocal);
     }
     if is_self(pod, &flow.dst) {
-        let refused = flow.port == if flow.dst.is_v4() { pod.outbound4 } else { pod.outbound6 } && flow.port != 0;
+        let refused =
+            flow.port == if flow.dst.is_v4() { pod.outbound4 } else { pod.outbound6 } && flow.port != 0;
         return if refused { Connect::Refuse(Refuse::OwnPort) } else { Connect::Pass(Pass::Self_) };
     }
     if flow.ifindex == LOOPBACK_IFINDEX {
@@ -238,9 +239,13 @@ fn is_self(pod: &PodEntry, addr: &Addr) -> bool {
 /// A captured client that is bound to the pod's device dials the outbound listener by the pod's own address.
 #[inline(always)]
 fn outbound_index(pod: &PodEntry, tuple: &Tuple) -> Option<u32> {
-    let (port, which) =
-        if tuple.server.is_v4() { (pod.outbound4, kind::OUTBOUND4) } else { (pod.outbound6, kind::OUTBOUND6) };
-    (port != 0 && port == tuple.server_port && is_self(pod, &tuple.server)).then_some(pod.slot * kind::COUNT + which)
+    let (port, which) = if tuple.server.is_v4() {
+        (pod.outbound4, kind::OUTBOUND4)
+    } else {
+        (pod.outbound6, kind::OUTBOUND6)
+    };
+    (port != 0 && port == tuple.server_port && is_self(pod, &tuple.server))
+        .then_some(pod.slot * kind::COUNT + which)
 }
 
 /// Would a connect to this local address reach one of the proxy's listeners?
@@ -263,3 +268,6 @@ fn is_excluded(maps: &impl Lookup, pod: &PodEntry, flow: &Flow) -> bool {
     (pod.flags & flag::PORTS != 0 && maps.port_excluded(flow.cookie, flow.port, false))
         || (pod.flags & flag::CIDRS != 0 && maps.cidr_excluded(flow.cookie, &flow.dst))
 }
+
+#[cfg(test)]
+mod tests;
