@@ -1,11 +1,24 @@
-//! Facts -> meaning: the resources of the model, and diagnostics.
+//! Facts -> meaning: the resources of the model, and findings for people.
+//!
+//! One file per subject. Each takes the facts it needs and gives its resources and findings; this file puts them together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{
     name::WorkloadUid,
     resource::{Resource, ResourceKey},
+    workload::{Enrolment, Tunnel},
 };
+
+mod authz;
+mod destinations;
+mod enrolment;
+mod hosts;
+mod mesh;
+mod mtls;
+mod pods;
+mod routes;
+mod services;
 
 use crate::{diagnostic::Diagnostic, index::Index};
 
@@ -38,7 +51,7 @@ pub enum EnrolmentDecision {
 pub struct Compiled {
     /// What the nodes get.
     pub resources: BTreeMap<ResourceKey, Resource>,
-    /// What people get: of parsing, admission and compilation, ordered by object.
+    /// What people get: of parsing, admission and compilation, the worst first.
     pub diagnostics: Vec<Diagnostic>,
     /// What the labels want, for every workload in `resources`.
     pub enrolment: BTreeMap<WorkloadUid, EnrolmentDecision>,
@@ -46,6 +59,48 @@ pub struct Compiled {
 
 /// Compiles everything. Deterministic: the same index and hand-shake give the same value.
 pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
-    let _ = (index, enrolled);
-    Compiled::default()
+    let mut findings = index.diagnostics();
+    let mesh = mesh::settings(index, &mut findings);
+    let pods = pods::live(index, &mut findings);
+    let services = services::compile(index, &pods, &mut findings);
+    let hosts = hosts::Hosts::new(index, &services);
+    let destinations = destinations::compile(index, &hosts, &pods, &mut findings);
+    let routes = routes::compile(index, &mesh, &hosts, &destinations, &mut findings);
+    let authz = authz::compile(index, &mesh, &pods, &services, &mut findings);
+    let modes = mtls::compile(index, &mesh, &pods, &mut findings);
+    let decisions = enrolment::decide(index, &pods, &mut findings);
+
+    let mut resources = vec![Resource::Mesh(mesh.clone())];
+    for pod in &pods {
+        let uid = &pod.uid;
+        let wanted = decisions.get(uid) == Some(&EnrolmentDecision::Wanted);
+        let mut workload = pod.workload(&mesh.trust_domain);
+        workload.endpoints = services.endpoints.get(uid).cloned().unwrap_or_default();
+        workload.protocols = services.protocols.get(uid).cloned().unwrap_or_default();
+        workload.mtls = modes.get(uid).cloned().unwrap_or_default();
+        workload.policies = authz.selected.get(uid).cloned().unwrap_or_default();
+        if wanted || enrolled.published.contains(uid) {
+            workload.enrolment = Enrolment::Yes;
+        }
+        if wanted && enrolled.captured.contains(uid) {
+            workload.tunnel = Tunnel::Hbone;
+        }
+        resources.push(Resource::Workload(workload));
+    }
+    resources.extend(services.services.into_iter().map(Resource::Service));
+    resources.extend(authz.policies.into_iter().map(Resource::Policy));
+    resources.extend(routes.into_iter().map(Resource::Routes));
+    resources.extend(destinations.into_iter().map(Resource::Destination));
+
+    findings.sort_by(|one, other| {
+        let order =
+            |finding: &Diagnostic| (finding.object.clone(), finding.origin.clone(), finding.field.clone());
+        other.severity.cmp(&one.severity).then_with(|| order(one).cmp(&order(other)))
+    });
+    findings.dedup();
+    Compiled {
+        resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
+        diagnostics: findings,
+        enrolment: decisions,
+    }
 }

@@ -69,10 +69,102 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The text is not YAML, or a field has the wrong type.
+    /// A host, subset, port or node that is named and is not there.
+    ReferenceNotFound = "IST0101", Error;
+    /// A value that the schema allows and the meaning does not: the object is refused.
+    Invalid = "IST0106", Error;
+    /// Several VirtualServices define one host; one of them is used.
+    DuplicateHost = "IST0109", Error;
+    /// Two services declare different protocols for one port of a pod: the port is treated as unknown.
+    ProtocolConflict = "IST0116", Warning;
+    /// A port's name says no protocol: the port is sniffed.
+    PortName = "IST0118", Info;
+    /// A regular expression that does not compile: the object is refused.
+    BadPattern = "IST0122", Error;
+    /// A namespace has several enrolment labels that contradict each other.
+    ContradictingLabels = "IST0123", Warning;
+    /// An annotation or label of ours with a value that cannot be read; it has no effect.
+    InvalidAnnotation = "IST0125", Warning;
+    /// A policy that selects no pod.
+    SelectsNothing = "IST0127", Warning;
+    /// A rule after one that catches everything.
+    UnreachableRule = "IST0130", Warning;
+    /// A match that an earlier rule has already.
+    IneffectiveMatch = "IST0131", Info;
+    /// A subset whose labels no pod has: 503 to whoever is routed there.
+    EmptySubset = "IST0173", Error;
+    /// A DestinationRule for a host that no service has.
+    UnknownDestinationHost = "IST0174", Warning;
+    /// The text is not YAML, or a field has the wrong type: the file keeps its last good state.
     Malformed = "MESH0001", Error;
-    /// A field that the kind does not have.
+    /// A field that the kind does not have: the file keeps its last good state.
     UnknownField = "MESH0002", Error;
+    /// A kind that the mesh does not read.
+    KindSkipped = "MESH0003", Info;
+    /// A kind of Istio's that is not implemented: it has no effect.
+    KindNotImplemented = "MESH0004", Warning;
+    /// One object is defined twice; the later definition counts.
+    DefinedTwice = "MESH0005", Warning;
+    /// A part of an object that is not implemented; the rest of the object is used.
+    NotImplemented = "MESH0010", Warning;
+    /// A part without which the object would mean something else: the object is refused (routes) or fails closed (policies).
+    Unsupported = "MESH0011", Error;
+    /// A refused policy that never was good: it denies everything to the pods it selects.
+    FailsClosed = "MESH0012", Error;
+    /// Two live pods claim one address, or two services: one of them has it.
+    AddressConflict = "MESH0020", Error;
+    /// Enrolment is asked for and cannot be.
+    EnrolmentRefused = "MESH0021", Warning;
+    /// A label of Istio's that asks for enrolment and has no effect here.
+    LabelWithoutEffect = "MESH0022", Warning;
+    /// A service whose endpoints are not all pods the mesh knows: traffic to it passes through as dialled.
+    ServiceNotInMesh = "MESH0023", Info;
+    /// A service's target port that no container of a pod has.
+    UnknownTargetPort = "MESH0024", Warning;
+    /// Routes for a host of another namespace.
+    ForeignHost = "MESH0030", Warning;
+    /// Routes for a host that no service has.
+    RouteWithoutService = "MESH0031", Warning;
+    /// A host as `name.namespace`: Istio would not complete it.
+    PartialHost = "MESH0032", Warning;
+    /// A subset, or another part of DestinationRules for one host, that is defined twice; the oldest counts.
+    DefinedByOlder = "MESH0033", Warning;
+    /// A path rule that can be dodged under the path normalisation in force.
+    DodgeablePath = "MESH0040", Warning;
+    /// A policy that never decides: AUDIT, or a dry run.
+    NeverDecides = "MESH0041", Info;
+    /// Several PeerAuthentications for one scope; the oldest counts.
+    ShadowedMtls = "MESH0042", Warning;
+    /// A mode that means less here than its name says.
+    WeakMode = "MESH0043", Info;
+    /// A setting of the mesh that has no effect.
+    SettingWithoutEffect = "MESH0050", Info;
+}
+
+/// Collects findings about one object.
+#[derive(Debug)]
+pub(crate) struct Findings<'a> {
+    object: ObjectRef,
+    origin: Option<Origin>,
+    list: &'a mut Vec<Diagnostic>,
+}
+
+impl<'a> Findings<'a> {
+    pub(crate) fn new(object: ObjectRef, origin: Option<Origin>, list: &'a mut Vec<Diagnostic>) -> Self {
+        Self { object, origin, list }
+    }
+
+    /// Adds one. `field` is the path in the object.
+    pub(crate) fn add(&mut self, code: Code, field: impl Into<String>, message: impl Into<String>) {
+        self.list.push(Diagnostic {
+            severity: code.severity(),
+            code,
+            object: Some(self.object.clone()),
+            field: field.into(),
+            message: message.into(),
+            origin: self.origin.clone(),
+        });
+    }
 }
 
 impl fmt::Display for Code {

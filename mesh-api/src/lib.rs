@@ -12,9 +12,10 @@ pub mod diagnostic;
 pub mod index;
 pub mod object;
 pub mod parse;
+mod read;
 
 pub use compile::{Compiled, Enrolled, EnrolmentDecision, compile};
 pub use diagnostic::{Code, Diagnostic, Origin, Severity};
-pub use index::{Changed, Index};
+pub use index::{Changed, Index, Options};
 pub use object::{Kind, Object, ObjectRef};
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, parse_value};

@@ -1,9 +1,25 @@
 //! A text with several YAML documents -> objects with their places, and what could not be read.
+//!
+//! Invariant: nothing is dropped in silence. A document becomes an object, or a finding that names file, line and field; a field that
+//! the kind does not have is an error, because a typo in a policy must not pass for the absence of a rule.
 
+use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+mod field;
+mod locate;
+mod yaml;
+
+use self::field::Field;
 use crate::{
-    diagnostic::{Diagnostic, Origin},
-    object::Object,
+    diagnostic::{Code, Diagnostic, Origin, Severity},
+    object::{Api, AuthorizationPolicy, DEFAULT_NAMESPACE, Kind, Object, ObjectRef, istio::WorkloadSelector},
 };
+
+/// Longer files are refused: 8 MiB, several times what etcd lets an object be.
+pub const MAX_FILE_BYTES: usize = 8 << 20;
 
 /// What one file says.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -12,19 +28,269 @@ pub struct Parsed {
     pub file: String,
     /// Every object that could be read, in the order of the text.
     pub objects: Vec<(Object, Origin)>,
-    /// What could not, and what is skipped.
+    /// Policies that could not be read, reduced to their name and selector: they must fail closed.
+    pub refused: Vec<(Object, Origin)>,
+    /// What could not be read, and what is skipped.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Parsed {
     /// Whether any part of the file was refused: then [`crate::Index::apply_file`] keeps the last good state of this file.
     pub fn is_broken(&self) -> bool {
-        self.diagnostics.iter().any(|finding| finding.severity == crate::Severity::Error)
+        self.diagnostics.iter().any(|finding| finding.severity == Severity::Error)
     }
 }
 
 /// Reads every document of `text`. Never fails: what cannot be read is a diagnostic that names file, line and field.
 pub fn parse(file: &str, text: &str) -> Parsed {
-    let _ = text;
-    Parsed { file: file.to_owned(), ..Parsed::default() }
+    let mut reader =
+        Reader { file: file.into(), parsed: Parsed { file: file.to_owned(), ..Parsed::default() } };
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("the file has {} bytes, more than {MAX_FILE_BYTES}", text.len());
+        reader.report(Code::Malformed, None, 0, "", message);
+        return reader.parsed;
+    }
+    for document in yaml::documents(text) {
+        reader.document(&document);
+    }
+    reader.parsed
+}
+
+/// Reads one object that already is JSON (from the Kubernetes API), with the same care as [`parse`].
+pub fn parse_value(origin: &Origin, value: &Value) -> Parsed {
+    let mut reader = Reader {
+        file: origin.file.clone(),
+        parsed: Parsed { file: origin.file.to_string(), ..Parsed::default() },
+    };
+    reader.object(&yaml::Document::without_text(origin.line), value, &Field::root());
+    reader.parsed
+}
+
+struct Reader {
+    file: Arc<str>,
+    parsed: Parsed,
+}
+
+impl Reader {
+    fn document(&mut self, document: &yaml::Document<'_>) {
+        match document.value() {
+            Err(problem) => self.report(Code::Malformed, None, problem.line, "", problem.message),
+            Ok(Value::Null) => (),
+            Ok(value) if is_mesh_config(&self.file, &value) => {
+                let wrapped = mesh_config_map(document.text());
+                self.object(document, &wrapped, &Field::root());
+            }
+            Ok(value) => self.object(document, &value, &Field::root()),
+        }
+    }
+
+    /// Reads `value`, found at `at` in the document; a list is unrolled.
+    fn object(&mut self, document: &yaml::Document<'_>, value: &Value, at: &Field) {
+        let Some((api_version, kind)) = type_of(value) else {
+            let message = "not an object: apiVersion and kind must be texts";
+            return self.report(Code::Malformed, None, document.line_of(at), &at.to_string(), message);
+        };
+        if let (true, Some(Value::Array(items))) = (kind.ends_with("List"), value.get("items")) {
+            for (number, item) in items.iter().enumerate() {
+                self.object(document, item, &at.key("items").index(number));
+            }
+            return;
+        }
+        match recognise(api_version, kind) {
+            Recognised::Read(kind) => self.read(document, value, at, kind),
+            Recognised::WrongVersion(kind) => {
+                let message = format!(
+                    "{kind} of {api_version} is not read; known versions of the group {:?}: {}",
+                    kind.api().group(),
+                    kind.api().versions().join(", ")
+                );
+                let field = at.key("apiVersion");
+                self.report(Code::Malformed, None, document.line_of(&field), &field.to_string(), message);
+            }
+            Recognised::NotImplemented => {
+                let message = format!("{} is not implemented yet: it has no effect", title(value, kind));
+                self.report(Code::KindNotImplemented, None, document.line_of(at), &at.to_string(), message);
+            }
+            Recognised::Foreign => {
+                let message = format!("{} means nothing to the mesh and is skipped", title(value, kind));
+                self.report(Code::KindSkipped, None, document.line_of(at), &at.to_string(), message);
+            }
+        }
+    }
+
+    fn read(&mut self, document: &yaml::Document<'_>, value: &Value, at: &Field, kind: Kind) {
+        let object = match kind {
+            Kind::Node => typed(value).map(|object| Object::Node(Box::new(object))),
+            Kind::Namespace => typed(value).map(|object| Object::Namespace(Box::new(object))),
+            Kind::ServiceAccount => typed(value).map(|object| Object::ServiceAccount(Box::new(object))),
+            Kind::ConfigMap => typed(value).map(|object| Object::ConfigMap(Box::new(object))),
+            Kind::Pod => typed(value).map(|object| Object::Pod(Box::new(object))),
+            Kind::Service => typed(value).map(|object| Object::Service(Box::new(object))),
+            Kind::EndpointSlice => typed(value).map(|object| Object::EndpointSlice(Box::new(object))),
+            Kind::VirtualService => typed(value).map(|object| Object::VirtualService(Box::new(object))),
+            Kind::DestinationRule => typed(value).map(|object| Object::DestinationRule(Box::new(object))),
+            Kind::AuthorizationPolicy => {
+                typed(value).map(|object| Object::AuthorizationPolicy(Box::new(object)))
+            }
+            Kind::PeerAuthentication => {
+                typed(value).map(|object| Object::PeerAuthentication(Box::new(object)))
+            }
+        };
+        let line = document.line_of(at);
+        let origin = Origin { file: self.file.clone(), line };
+        match object.and_then(|object| named(object).ok_or_else(|| vec![Problem::no_name()])) {
+            Ok(object) => self.parsed.objects.push((object, origin)),
+            Err(problems) => {
+                let name = reference(kind, value);
+                for problem in problems {
+                    let field = at.join(&problem.field);
+                    let line = document.line_of(&field);
+                    self.report(problem.code, name.clone(), line, &field.to_string(), problem.message);
+                }
+                if kind == Kind::AuthorizationPolicy {
+                    self.parsed.refused.extend(outline(value).map(|policy| (policy, origin)));
+                }
+            }
+        }
+    }
+
+    fn report(
+        &mut self,
+        code: Code,
+        object: Option<ObjectRef>,
+        line: u32,
+        field: &str,
+        message: impl Into<String>,
+    ) {
+        self.parsed.diagnostics.push(Diagnostic {
+            severity: code.severity(),
+            code,
+            object,
+            field: field.to_owned(),
+            message: message.into(),
+            origin: Some(Origin { file: self.file.clone(), line }),
+        });
+    }
+}
+
+enum Recognised {
+    Read(Kind),
+    WrongVersion(Kind),
+    NotImplemented,
+    Foreign,
+}
+
+/// Kinds that people bring along from Istio and that mean something there: silence would mislead.
+const NOT_IMPLEMENTED_GROUPS: &[&str] = &[
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    "install.istio.io",
+    "gateway.networking.k8s.io",
+];
+
+fn recognise(api_version: &str, kind: &str) -> Recognised {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    match kind.parse::<Kind>() {
+        Ok(kind) if kind.api().group() == group => match kind.api().versions().contains(&version) {
+            true => Recognised::Read(kind),
+            false => Recognised::WrongVersion(kind),
+        },
+        // A kind of the core group under another group's name (`Service` of Knative) is somebody else's.
+        Ok(kind) if kind.api() != Api::Core => Recognised::WrongVersion(kind),
+        _ if NOT_IMPLEMENTED_GROUPS.contains(&group) => Recognised::NotImplemented,
+        _ => Recognised::Foreign,
+    }
+}
+
+/// What keeps a value from being an object.
+struct Problem {
+    code: Code,
+    field: Field,
+    message: String,
+}
+
+impl Problem {
+    fn no_name() -> Self {
+        Self {
+            code: Code::Malformed,
+            field: Field::root().key("metadata").key("name"),
+            message: "the object has no name".to_owned(),
+        }
+    }
+}
+
+/// Reads the value as `T`. A field that `T` does not have shows by its absence when `T` is written back.
+fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, Vec<Problem>> {
+    let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = Field::from_serde(error.path());
+        vec![Problem { code: Code::Malformed, field, message: error.into_inner().to_string() }]
+    })?;
+    let written = serde_json::to_value(&object).map_err(|error| {
+        vec![Problem { code: Code::Malformed, field: Field::root(), message: error.to_string() }]
+    })?;
+    let mut unknown = Vec::new();
+    field::missing(value, &written, &Field::root(), &mut unknown);
+    if unknown.is_empty() {
+        return Ok(object);
+    }
+    let problem = |field: Field| Problem {
+        code: Code::UnknownField,
+        message: "there is no such field (a typo?)".to_owned(),
+        field,
+    };
+    Err(unknown.into_iter().map(problem).collect())
+}
+
+fn named(object: Object) -> Option<Object> {
+    let has_name = object.metadata().name.as_ref().is_some_and(|name| !name.is_empty());
+    has_name.then_some(object)
+}
+
+fn type_of(value: &Value) -> Option<(&str, &str)> {
+    Some((value.get("apiVersion")?.as_str()?, value.get("kind")?.as_str()?))
+}
+
+fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
+    let metadata = value.get("metadata")?;
+    let namespace = match kind.is_namespaced() {
+        true => metadata.get("namespace").and_then(Value::as_str).unwrap_or(DEFAULT_NAMESPACE),
+        false => "",
+    };
+    Some(ObjectRef { kind, namespace: namespace.into(), name: metadata.get("name")?.as_str()?.into() })
+}
+
+/// The kind with the object's name, if it has one.
+fn title(value: &Value, kind: &str) -> String {
+    match value.pointer("/metadata/name").and_then(Value::as_str) {
+        Some(name) => format!("{kind} {name}"),
+        None => kind.to_owned(),
+    }
+}
+
+/// Name and selector of a policy that could not be read. Without a readable selector it stands for the whole namespace.
+fn outline(value: &Value) -> Option<Object> {
+    let reference = reference(Kind::AuthorizationPolicy, value)?;
+    let mut policy = AuthorizationPolicy::default();
+    policy.metadata.name = Some(reference.name.to_string());
+    policy.metadata.namespace = Some(reference.namespace.to_string());
+    policy.spec.selector =
+        value.pointer("/spec/selector").and_then(|selector| typed::<WorkloadSelector>(selector).ok());
+    Some(Object::AuthorizationPolicy(Box::new(policy)))
+}
+
+/// `mesh.yaml` may hold Istio's MeshConfig as it is, without a ConfigMap around it.
+fn is_mesh_config(file: &str, value: &Value) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    matches!(name, "mesh.yaml" | "mesh.yml") && value.get("kind").is_none()
+}
+
+fn mesh_config_map(text: &str) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "istio", "namespace": "istio-system" },
+        "data": { "mesh": text },
+    })
 }

@@ -1,0 +1,162 @@
+//! Which pods are workloads, and who has which address.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use mesh_model::{
+    identity::{Identity, TrustDomain},
+    mtls::MtlsModes,
+    name::{Namespace, NodeName, ServiceAccount, WorkloadUid},
+    workload::{Enrolment, Tunnel, Workload},
+};
+
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    index::{Fact, Index},
+    object::Object,
+    read::pod,
+};
+
+/// A pod that is a workload.
+pub(super) struct Live<'a> {
+    pub(super) fact: Fact<'a, Pod>,
+    pub(super) uid: WorkloadUid,
+    pub(super) namespace: Namespace,
+    pub(super) labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Its own addresses: none of a pod on the host's network, none that a newer pod has.
+    pub(super) ips: Vec<IpAddr>,
+    /// The newer pod that has its address.
+    pub(super) displaced_by: Option<String>,
+    node: NodeName,
+    account: ServiceAccount,
+}
+
+impl Live<'_> {
+    /// Whether it has all of these labels.
+    pub(super) fn has_labels<'l>(&self, wanted: impl IntoIterator<Item = (&'l str, &'l str)>) -> bool {
+        wanted.into_iter().all(|(key, value)| self.labels.get(key).is_some_and(|own| &**own == value))
+    }
+
+    /// The workload, as far as the pod alone says it.
+    pub(super) fn workload(&self, trust_domain: &TrustDomain) -> Workload {
+        let pod = self.fact.object;
+        Workload {
+            uid: self.uid.clone(),
+            name: self.fact.reference.name.clone(),
+            namespace: self.namespace.clone(),
+            identity: Identity {
+                trust_domain: trust_domain.clone(),
+                namespace: self.namespace.clone(),
+                service_account: self.account.clone(),
+            },
+            node: self.node.clone(),
+            ips: self.ips.clone(),
+            labels: self.labels.clone(),
+            telemetry: pod::telemetry(pod),
+            tunnel: Tunnel::None,
+            enrolment: Enrolment::No,
+            endpoints: Vec::new(),
+            protocols: BTreeMap::new(),
+            mtls: MtlsModes::default(),
+            policies: Vec::new(),
+            exclusions: pod::exclusions(pod, &mut self.fact.findings(&mut Vec::new())),
+            netns: pod::annotation(pod, pod::NETNS_ANNOTATION).map(Arc::from),
+        }
+    }
+}
+
+/// All workloads, by namespace and name.
+pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Vec<Live<'a>> {
+    let pods = index.facts(|object| match object {
+        Object::Pod(pod) => Some(&**pod),
+        _ => None,
+    });
+    let mut pods: Vec<Live<'a>> = pods.filter_map(one).collect();
+    settle_uids(&mut pods, list);
+    settle_addresses(&mut pods, list);
+    name_unknown_nodes(index, &pods, list);
+    pods
+}
+
+fn one(fact: Fact<'_, Pod>) -> Option<Live<'_>> {
+    let (node, account) = pod::placement(fact.object).ok()?;
+    let reference = fact.reference;
+    let uid = match fact.object.metadata.uid.as_deref() {
+        None | Some("") => format!("{}/{}", reference.namespace, reference.name),
+        Some(uid) => uid.to_owned(),
+    };
+    let ips = if pod::is_host_network(fact.object) { Vec::new() } else { pod::addresses(fact.object) };
+    Some(Live {
+        uid: WorkloadUid::new(uid),
+        namespace: Namespace::new(reference.namespace.clone()),
+        labels: pod::labels(fact.object),
+        ips,
+        displaced_by: None,
+        node: NodeName::new(node),
+        account: ServiceAccount::new(account),
+        fact,
+    })
+}
+
+/// The newest first: by creation, then by place in the files.
+fn newest_first(pods: &[Live<'_>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..pods.len()).collect();
+    order.sort_by_key(|number| {
+        let fact = pods.get(*number).map(|pod| &pod.fact);
+        Reverse(fact.map(|fact| (fact.object.metadata.creation_timestamp.clone(), fact.origin.clone())))
+    });
+    order
+}
+
+/// A UID names one workload. Of two pods with the same one the newer has it and the other is none.
+fn settle_uids(pods: &mut Vec<Live<'_>>, list: &mut Vec<Diagnostic>) {
+    let mut taken: BTreeMap<WorkloadUid, String> = BTreeMap::new();
+    let mut losers = BTreeSet::new();
+    for number in newest_first(pods) {
+        let Some(pod) = pods.get(number) else { continue };
+        match taken.get(&pod.uid) {
+            None => drop(taken.insert(pod.uid.clone(), pod.fact.reference.to_string())),
+            Some(owner) => {
+                let message =
+                    format!("UID {} belongs to the newer {owner}: this pod is not in the mesh", pod.uid);
+                pod.fact.findings(list).add(Code::AddressConflict, "metadata.uid", message);
+                losers.insert(number);
+            }
+        }
+    }
+    let mut number = 0..;
+    pods.retain(|_| number.next().is_none_or(|number| !losers.contains(&number)));
+}
+
+/// An address names one workload. The newest pod has it; an older one loses all of its addresses.
+fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
+    let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+    for number in newest_first(pods) {
+        let Some(pod) = pods.get_mut(number) else { continue };
+        let name = pod.fact.reference.to_string();
+        let conflict = pod.ips.iter().find_map(|ip| Some((*ip, taken.get(ip)?.clone())));
+        match conflict {
+            None => taken.extend(pod.ips.iter().map(|ip| (*ip, name.clone()))),
+            Some((ip, owner)) => {
+                let message =
+                    format!("address {ip} belongs to the newer {owner}: this pod has none in the mesh");
+                pod.fact.findings(list).add(Code::AddressConflict, "status.podIPs", message);
+                pod.ips.clear();
+                pod.displaced_by = Some(owner);
+            }
+        }
+    }
+}
+
+fn name_unknown_nodes(index: &Index, pods: &[Live<'_>], list: &mut Vec<Diagnostic>) {
+    let nodes: BTreeSet<NodeName> = index.nodes().into_iter().collect();
+    for pod in pods.iter().filter(|pod| !nodes.contains(&pod.node)) {
+        let message = format!("there is no Node {}: nobody may serve this pod", pod.node);
+        pod.fact.findings(list).add(Code::ReferenceNotFound, "spec.nodeName", message);
+    }
+}
