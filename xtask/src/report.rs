@@ -43,6 +43,13 @@ impl Tally {
         Self { failed: vec![why.into()], ..Self::new(name) }
     }
 
+    /// Takes in the results of a further run of the same family.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
     /// Whether nothing happened at all.
     pub fn is_empty(&self) -> bool {
         self.passed + self.failed.len() + self.skipped.len() == 0

@@ -4,11 +4,12 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
 use crate::repo::Repo;
 use crate::report::{self, Tally};
-use crate::{apt, libtest, product, tidy};
+use crate::{apt, libtest, product, step, tidy};
 
 /// Which tests.
 #[derive(clap::Args, Default)]
@@ -34,6 +35,9 @@ const FAMILIES: &[Family] = &[
     Family { name: "unit", about: "pure tests of every crate; no privilege, no network", run: unit },
     Family { name: "world", about: "real eBPF and real binaries in network namespaces (root)", run: world },
 ];
+
+/// The package that holds the worlds.
+const WORLDS: &str = "mesh-tests";
 
 /// A person may say `MESH_WORLD=skip` where worlds cannot run.
 const WORLD_VARIABLE: &str = "MESH_WORLD";
@@ -102,7 +106,13 @@ impl<'a> Choice<'a> {
 }
 
 fn unit(repo: &Repo, filters: &[&str]) -> Result<Tally> {
-    libtest::run("unit", &mut cargo_test(repo, &["--workspace", "--exclude", "mesh-tests"], filters))
+    let binaries = test_binaries(&metadata(repo)?, |package| package != WORLDS)?;
+    let mut chosen = vec!["--lib", "--bins"];
+    chosen.extend(binaries.iter().flat_map(|name| ["--test", name]));
+    let mut tally = libtest::run("unit", &mut cargo_test(repo, &chosen, filters))?;
+    // Cargo runs the examples of documentation only alone.
+    tally.add(libtest::run("unit", &mut cargo_test(repo, &["--doc"], filters))?);
+    Ok(tally)
 }
 
 fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
@@ -116,13 +126,53 @@ fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
         );
     }
     product::build(repo)?;
-    let mut command = cargo_test(repo, &["--package", "mesh-tests"], filters);
+    let binaries = test_binaries(&metadata(repo)?, |package| package == WORLDS)?;
+    if binaries.is_empty() {
+        bail!("{WORLDS} has no tests");
+    }
+    let chosen: Vec<&str> = binaries.iter().flat_map(|name| ["--test", name]).collect();
+    let mut command = cargo_test(repo, &chosen, filters);
     libtest::run("world", command.env(product::BINARIES_VARIABLE, repo.path("target/release")))
 }
 
-fn cargo_test(repo: &Repo, packages: &[&str], filters: &[&str]) -> Command {
+fn metadata(repo: &Repo) -> Result<String> {
+    let mut cargo = Command::new("cargo");
+    step::output_of(cargo.current_dir(repo.root()).args(["metadata", "--no-deps", "--format-version", "1"]))
+}
+
+/// The names of the test binaries (`tests/*.rs`) of some packages, from what `cargo metadata` says.
+fn test_binaries(metadata: &str, of: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let metadata: Metadata = serde_json::from_str(metadata).context("cannot read cargo metadata")?;
+    let targets =
+        metadata.packages.into_iter().filter(|package| package.name == WORLDS).flat_map(|p| p.targets);
+    Ok(targets
+        .filter(|target| target.kind.iter().any(|kind| kind == "test"))
+        .map(|target| target.name)
+        .collect())
+}
+
+/// Always the whole workspace, narrowed down by `chosen`: with `--package` cargo would choose other features for
+/// shared dependencies, and compile about seventy of them a second time.
+fn cargo_test(repo: &Repo, chosen: &[&str], filters: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command.current_dir(repo.root()).args(["test", "--release", "--no-fail-fast"]).args(packages);
+    command
+        .current_dir(repo.root())
+        .args(["test", "--release", "--no-fail-fast", "--workspace"])
+        .args(chosen);
     command.arg("--").args(filters);
     command
 }
@@ -140,6 +190,19 @@ mod tests {
     #[test]
     fn without_only_everything_runs() {
         assert_eq!(choice(&[]), (vec!["tidy", "unit", "world"], vec![]));
+    }
+
+    #[test]
+    fn test_binaries_are_told_by_package() {
+        let target = |name: &str, kind: &str| format!(r#"{{"name":"{name}","kind":["{kind}"]}}"#);
+        let package = |name: &str, targets: [String; 2]| {
+            format!(r#"{{"name":"{name}","targets":[{}]}}"#, targets.join(","))
+        };
+        let ours = package(WORLDS, [target("mesh_tests", "lib"), target("drain", "test")]);
+        let other = package("mesh-api", [target("mesh_api", "lib"), target("golden", "test")]);
+        let metadata = format!(r#"{{"packages":[{ours},{other}]}}"#);
+        assert_eq!(test_binaries(&metadata, |package| package == WORLDS).unwrap(), ["drain"]);
+        assert_eq!(test_binaries(&metadata, |package| package != WORLDS).unwrap(), ["golden"]);
     }
 
     #[test]
