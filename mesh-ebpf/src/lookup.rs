@@ -86,11 +86,8 @@ fn arrival(lookup: *mut bpf_sk_lookup) -> Arrival {
             ptr::read_volatile(&raw const (*lookup).local_ip6[2]),
             ptr::read_volatile(&raw const (*lookup).local_ip6[3]),
         ];
-        let (client, server) = if v4 {
-            (Addr::v4(client4), Addr::v4(server4))
-        } else {
-            (Addr::v6(client6), Addr::v6(server6))
-        };
+        let (client, server) =
+            if v4 { (Addr::v4(client4), Addr::v4(server4)) } else { (Addr::v6(client6), Addr::v6(server6)) };
         Arrival {
             cookie: POD_COOKIE.load(),
             protocol: ptr::read_volatile(&raw const (*lookup).protocol),

@@ -16,6 +16,7 @@ mod error;
 mod hooks;
 mod object;
 mod pins;
+mod probe;
 mod raw;
 mod stats;
 
@@ -30,6 +31,7 @@ pub use detach::{Detached, detach_all};
 pub use enroll::{Adopted, CapturedPod};
 pub use error::KernelError;
 pub use hooks::Hooks;
+pub use probe::{Attached, attached, try_hooks};
 pub use stats::{Counters, Swept};
 
 pub use mesh_abi::{HBONE_PORT, PodTraffic};

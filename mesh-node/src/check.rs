@@ -1,8 +1,17 @@
 //! `mesh-node check`: what this kernel has and lacks, hook by hook, each really loaded; and who else hooks `connect()`.
+//!
+//! Invariant: it only looks. Nothing is attached, pinned or changed, so that it may run beside a live agent.
+
+use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 
-use crate::bpf::HooksConfig;
+use crate::bpf::{self, HooksConfig};
+use crate::sys;
+
+/// `ingress_ifindex` in sk_lookup is what decides the floor.
+const KERNEL_FLOOR: (u32, u32) = (5, 17);
 
 /// One thing looked at.
 #[derive(Clone, Debug, Serialize)]
@@ -30,7 +39,7 @@ pub enum Verdict {
 /// Everything that was looked at.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// In the order of importance.
+    /// In the order in which one would mend them.
     pub findings: Vec<Finding>,
 }
 
@@ -39,10 +48,210 @@ impl Report {
     pub fn is_good(&self) -> bool {
         self.findings.iter().all(|finding| finding.verdict != Verdict::Bad)
     }
+
+    fn add(&mut self, name: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
+        self.findings.push(Finding { name: name.into(), verdict, detail: detail.into() });
+    }
+
+    fn judge(
+        &mut self,
+        name: impl Into<String>,
+        good: bool,
+        found: impl Into<String>,
+        otherwise: impl Into<String>,
+    ) {
+        if good { self.add(name, Verdict::Good, found) } else { self.add(name, Verdict::Bad, otherwise) }
+    }
 }
 
-/// Looks at everything. Needs root; attaches nothing.
+/// A table for people; a verifier log, being many lines, follows its row indented.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+        for Finding { name, verdict, detail } in &self.findings {
+            let mark = match verdict {
+                Verdict::Good => "ok",
+                Verdict::Warning => "warning",
+                Verdict::Bad => "MISSING",
+            };
+            let detail = detail.trim_end().replace('\n', &format!("\n{:1$}", "", width + 11));
+            writeln!(out, "{name:width$}  {mark:7}  {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at everything. Needs root.
 pub fn run(config: &HooksConfig) -> Report {
-    let _ = config;
-    Report::default()
+    let mut report = Report::default();
+    let root = nix::unistd::geteuid().is_root();
+    report.judge("root", root, "running as root", "run as root: programs are loaded for the try");
+    kernel(&mut report);
+    bpffs(&mut report, &config.bpffs);
+    let cgroup = config.cgroup.clone().or_else(sys::cgroup2_root);
+    match &cgroup {
+        Some(path) => report.add("cgroup v2", Verdict::Good, path.display().to_string()),
+        None => report.add(
+            "cgroup v2",
+            Verdict::Bad,
+            "not mounted: `mount -t cgroup2 none /sys/fs/cgroup/unified`",
+        ),
+    }
+    hooks(&mut report);
+    match sys::Netns::current() {
+        Ok(netns) => report.add("netns cookie", Verdict::Good, netns.cookie().to_string()),
+        Err(error) => {
+            report.add("netns cookie", Verdict::Bad, format!("SO_NETNS_COOKIE: {error} (kernel 5.14)"))
+        }
+    }
+    match sys::can_destroy() {
+        Ok(true) => report.add("socket destroy", Verdict::Good, "old connections of a pod can be ended"),
+        Ok(false) | Err(_) => report.add(
+            "socket destroy",
+            Verdict::Warning,
+            "no CONFIG_INET_DIAG_DESTROY: connections older than a policy cannot be ended, only counted",
+        ),
+    }
+    if let Some(cgroup) = &cgroup {
+        foreign(&mut report, cgroup);
+    }
+    report
+}
+
+fn kernel(report: &mut Report) {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    let (major, minor) = KERNEL_FLOOR;
+    let new = version(&release).is_some_and(|version| version >= KERNEL_FLOOR);
+    report.judge("kernel", new, &release, format!("{release} is older than {major}.{minor}"));
+    let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+    report.judge(
+        "BTF",
+        btf,
+        "present",
+        "no /sys/kernel/btf/vmlinux: a kernel with CONFIG_DEBUG_INFO_BTF is needed",
+    );
+}
+
+/// The two leading numbers of `6.18.44-fc`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn bpffs(report: &mut Report, path: &Path) {
+    let kinds = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let known = kinds.lines().any(|line| line.split_whitespace().last() == Some("bpf"));
+    let mounted = sys::is_bpffs(path);
+    let shown = path.display();
+    match (known, mounted) {
+        (true, true) => report.add("bpffs", Verdict::Good, format!("mounted at {shown}")),
+        (true, false) if path.is_dir() => {
+            report.add("bpffs", Verdict::Good, format!("the agent will mount it at {shown}"))
+        }
+        (true, false) => {
+            report.add("bpffs", Verdict::Bad, format!("there is no folder {shown} to mount it at"))
+        }
+        (false, _) => {
+            report.add("bpffs", Verdict::Bad, "the kernel does not know it: CONFIG_BPF_SYSCALL is needed")
+        }
+    }
+}
+
+fn hooks(report: &mut Report) {
+    match bpf::try_hooks() {
+        Ok(outcomes) => {
+            for (section, outcome) in outcomes {
+                let name = format!("hook {section}");
+                match outcome {
+                    Ok(()) => report.add(name, Verdict::Good, "loads"),
+                    Err(error) => report.add(name, Verdict::Bad, chain(&error)),
+                }
+            }
+        }
+        Err(error) => report.add("hooks", Verdict::Bad, chain(&error)),
+    }
+}
+
+/// An error with its causes, the verifier's log among them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Programs of others at the root cgroup. They run beside ours; a socket load balancer rewrites a Service's address before
+/// we see it, and the Service is then unknown to us.
+fn foreign(report: &mut Report, cgroup: &Path) {
+    let programs = match bpf::attached(cgroup) {
+        Ok(programs) => programs,
+        Err(error) => {
+            return report.add("other programs", Verdict::Warning, format!("cannot be listed: {error}"));
+        }
+    };
+    let mut ours = std::collections::BTreeMap::<_, usize>::new();
+    for program in programs {
+        if program.is_ours() {
+            *ours.entry(program.hook).or_default() += 1;
+            continue;
+        }
+        let name = format!("other program {}", program.name);
+        let advice = advice(program.hook, &program.name);
+        report.add(name, Verdict::Warning, format!("id {} on {}: {advice}", program.id, program.hook));
+    }
+    // The kernel runs at most 64 programs per hook and cgroup; each agent of this kernel takes one.
+    let attached: Vec<_> = ours.iter().map(|(hook, count)| format!("{hook} {count}")).collect();
+    if !attached.is_empty() {
+        report.add("our hooks", Verdict::Good, format!("attached: {}", attached.join(", ")));
+    }
+}
+
+/// What to change so that Service addresses reach us.
+fn advice(hook: &str, name: &str) -> &'static str {
+    let connects = hook.starts_with("cgroup/connect");
+    if connects && (name.starts_with("cil_sock") || name.starts_with("sock4_") || name.starts_with("sock6_"))
+    {
+        "Cilium's socket load balancer: set `socketLB.hostNamespaceOnly=true`, or Services are seen as pod addresses only"
+    } else if connects && (name.starts_with("calico_") || name.starts_with("cali_")) {
+        "Calico's connect-time load balancer: set `bpfConnectTimeLoadBalancing: Disabled` in FelixConfiguration"
+    } else if connects {
+        "it may rewrite destinations before or after us; if Services are not recognised, look there first"
+    } else {
+        "it runs beside ours"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_compared_by_its_numbers() {
+        assert_eq!(version("6.18.44-fc-v669"), Some((6, 18)));
+        assert!(version("5.4.0") < Some(KERNEL_FLOOR));
+        assert!(version("10.1-rc1") > Some(KERNEL_FLOOR));
+        assert_eq!(version("odd"), None);
+    }
+
+    #[test]
+    fn the_known_load_balancers_are_named_with_their_setting() {
+        assert!(advice("cgroup/connect4", "cil_sock4_connect").contains("socketLB"));
+        assert!(advice("cgroup/connect6", "calico_connect_v6").contains("bpfConnectTime"));
+        assert!(advice("sockops", "calico_sockops").contains("beside"));
+    }
+
+    #[test]
+    fn many_lines_stay_in_their_column() {
+        let mut report = Report::default();
+        report.add("hook x", Verdict::Bad, "one\ntwo");
+        assert_eq!(report.to_string(), "hook x  MISSING  one\n                 two\n");
+        assert!(!report.is_good());
+    }
 }

@@ -12,9 +12,9 @@ mod netns;
 mod process;
 mod socket;
 
-pub use diag::{TcpConnection, connections, count_established, destroy_established};
+pub use diag::{TcpConnection, can_destroy, connections, count_established, destroy_established};
 pub use link::{Routes, VethPeer, bridge_master, device_of, forwards, local_addresses, routes};
-pub use mount::{cgroup2_root, mount_bpffs};
+pub use mount::{cgroup2_root, is_bpffs, mount_bpffs};
 pub use netns::{Netns, NetnsId};
 pub use process::{monotonic_ns, process_start_time, raise_nofile};
 pub use socket::{DialOptions, PodListeners, dial_socket, pod_listeners};

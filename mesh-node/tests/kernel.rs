@@ -36,9 +36,7 @@ fn a_captured_client_sees_its_destination_and_the_proxy_learns_it_once() {
     let pod = world.pod();
     let (captured, listeners) = pod.enroll(&hooks);
     let v6 = listeners.outbound6.as_ref().unwrap();
-    for (to, listener, ip) in
-        [(FAR4, &listeners.outbound4, pod.at4(0).ip()), (FAR6, v6, pod.at6(0).ip())]
-    {
+    for (to, listener, ip) in [(FAR4, &listeners.outbound4, pod.at4(0).ip()), (FAR6, v6, pod.at6(0).ip())] {
         let client = pod.connect(far(to)).unwrap();
         let (proxy, peer) = accept(listener);
         assert_eq!(peer.ip(), ip, "the source is the pod's own address");
@@ -235,7 +233,8 @@ fn exclusions_go_their_own_way_and_can_be_changed() {
     let hooks = world.hooks();
     let (mut pod, other) = (world.pod(), world.pod());
     let app = pod.listen((Ipv4Addr::UNSPECIFIED, 9090));
-    let (web, excluded) = (other.listen((Ipv4Addr::UNSPECIFIED, 80)), other.listen((Ipv4Addr::UNSPECIFIED, 81)));
+    let (web, excluded) =
+        (other.listen((Ipv4Addr::UNSPECIFIED, 80)), other.listen((Ipv4Addr::UNSPECIFIED, 81)));
     pod.net.exclusions.inbound_ports = vec![9090];
     pod.net.exclusions.outbound_ports = vec![81];
     let (captured, listeners) = pod.enroll(&hooks);
@@ -270,10 +269,9 @@ fn a_vouched_dial_reaches_the_application_and_opens_nothing_else() {
     let vouch = OwnKind::Vouch { dest_cookie: dest_pod.cookie() };
     let plain6 = dest_listeners.plain6.as_ref().unwrap();
 
-    for (to, from, listener) in [
-        (dest.at4(8080), source.at4(0), &dest_listeners.plain4),
-        (dest.at6(8080), source.at6(0), plain6),
-    ] {
+    for (to, from, listener) in
+        [(dest.at4(8080), source.at4(0), &dest_listeners.plain4), (dest.at6(8080), source.at6(0), plain6)]
+    {
         let dial = source.dial(&hooks, to, Some(from), vouch).unwrap();
         let (_stream, peer) = accept(&app);
         let name = dial.local_addr().unwrap().as_socket().unwrap();
@@ -377,7 +375,8 @@ fn full_maps_refuse_and_say_so() {
     let (mut pod, second) = (world.pod(), world.pod());
     let (captured, listeners) = pod.enroll(&hooks);
     let _kept: Vec<_> = (0..2).map(|_| pod.connect(far(FAR4)).unwrap()).collect();
-    let known = (0..2).filter(|_| origin(&hooks, captured.cookie(), &accept(&listeners.outbound4).0).is_some());
+    let known =
+        (0..2).filter(|_| origin(&hooks, captured.cookie(), &accept(&listeners.outbound4).0).is_some());
     assert_eq!(known.count(), 1);
     assert_eq!(hooks.counters().of(Counter::OriginsFull), 1);
 
@@ -443,7 +442,10 @@ fn a_new_agent_takes_over_from_a_live_one_without_a_refusal() {
     let new = world.hooks();
     let (captured, new_listeners) = pod.enroll(&new);
     let _client = pod.connect(far(FAR6)).unwrap();
-    assert_eq!(origin(&new, captured.cookie(), &accept(new_listeners.outbound6.as_ref().unwrap()).0), Some(far(FAR6)));
+    assert_eq!(
+        origin(&new, captured.cookie(), &accept(new_listeners.outbound6.as_ref().unwrap()).0),
+        Some(far(FAR6))
+    );
     // What had connected before the swap is still the old one's to serve.
     assert_eq!(origin(&old, captured.cookie(), &accept(&old_listeners.outbound4).0), Some(far(FAR4)));
     drop(waiting);
@@ -514,7 +516,9 @@ fn un_enrolment_gives_everything_back() {
     let (pod, other) = (world.pod(), world.pod());
     let app = pod.listen((Ipv4Addr::UNSPECIFIED, 8080));
     let web = other.listen((Ipv4Addr::UNSPECIFIED, 80));
-    let reuse = || pod.net.netns.enter(|| std::fs::read_to_string("/proc/sys/net/ipv4/tcp_tw_reuse")).unwrap().unwrap();
+    let reuse = || {
+        pod.net.netns.enter(|| std::fs::read_to_string("/proc/sys/net/ipv4/tcp_tw_reuse")).unwrap().unwrap()
+    };
     let before = reuse();
     let (captured, listeners) = pod.enroll(&hooks);
     let (again, _) = (hooks.enroll(&pod.net, &listeners).unwrap(), ());
@@ -603,7 +607,9 @@ fn a_socket_bound_to_a_device_is_captured_and_keeps_working() {
         {
             let socket = pod.socket(domain);
             socket.bind_device(Some(device.as_bytes())).unwrap();
-            socket.connect_timeout(&to.into(), PATIENCE).unwrap_or_else(|error| panic!("{device} {to}: {error}"));
+            socket
+                .connect_timeout(&to.into(), PATIENCE)
+                .unwrap_or_else(|error| panic!("{device} {to}: {error}"));
             let (mut proxy, peer) = accept(listener);
             let origin = hooks.take_origin(captured.cookie(), peer, proxy.local_addr().unwrap()).unwrap();
             assert_eq!(origin.dst, to);
@@ -620,4 +626,65 @@ fn a_socket_bound_to_a_device_is_captured_and_keeps_working() {
         }
         assert_eq!(hooks.counters().of(Counter::DeviceReleased), released);
     }
+}
+
+#[test]
+fn check_finds_this_kernel_fit_and_names_our_hooks() {
+    let Some(world) = World::new() else { return };
+    let hooks = world.hooks();
+    let report = mesh_node::check::run(&world.config);
+    assert!(report.is_good(), "{report}");
+    for hook in [
+        "sockops",
+        "cgroup/connect4",
+        "cgroup/connect6",
+        "cgroup/getpeername4",
+        "cgroup/getpeername6",
+        "sk_lookup",
+    ] {
+        assert!(report.findings.iter().any(|finding| finding.name == format!("hook {hook}")), "{report}");
+    }
+    assert!(report.findings.iter().any(|finding| finding.name == "our hooks"), "{report}");
+    println!("{report}");
+    drop(hooks);
+}
+
+#[test]
+fn old_connections_are_found_and_ended_by_name() {
+    let Some(mut world) = World::new() else { return };
+    let (pod, other) = (world.pod(), world.pod());
+    let app = other.listen((Ipv6Addr::UNSPECIFIED, 80));
+    let old: Vec<_> =
+        [other.at4(80), other.at6(80)].map(|to| (pod.connect(to).unwrap(), accept(&app).0)).into();
+    // Half-open: nobody answers for this neighbour.
+    let half = pod.socket(Domain::IPV4);
+    half.set_nonblocking(true).unwrap();
+    let _ = half.connect(&far(FAR4).into());
+    let found = sys::connections(&pod.net.netns).unwrap();
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found.iter().filter(|connection| connection.established).count(), 2);
+    let first = found.iter().find(|connection| connection.remote == other.at4(80)).unwrap();
+    let ended =
+        sys::destroy_established(&pod.net.netns, |connection| connection.cookie == first.cookie).unwrap();
+    assert_eq!(ended, 1);
+    let mut byte = [0];
+    let mut ours = &old[0].0;
+    assert_eq!(ours.read(&mut byte).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    assert_eq!((&old[0].1).read(&mut byte).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    (&old[1].1).write_all(b"x").unwrap();
+    assert_eq!((&old[1].0).read(&mut byte).unwrap(), 1);
+    assert_eq!(sys::destroy_established(&pod.net.netns, |connection| !connection.is_loopback()).unwrap(), 2);
+    assert_eq!(sys::connections(&pod.net.netns).unwrap(), []);
+}
+
+#[test]
+fn the_hosts_end_of_a_veth_tells_its_bridge() {
+    let Some(mut world) = World::new() else { return };
+    let pod = world.pod();
+    let peers = world.in_router(|| sys::bridge_master(&pod.net.netns)).unwrap();
+    assert_eq!(peers, [sys::VethPeer { name: "v1".into(), bridge: None }]);
+    world.run_in_router("ip link add br0 type bridge");
+    world.run_in_router("ip link set v1 master br0");
+    let peers = world.in_router(|| sys::bridge_master(&pod.net.netns)).unwrap();
+    assert_eq!(peers, [sys::VethPeer { name: "v1".into(), bridge: Some("br0".into()) }]);
 }

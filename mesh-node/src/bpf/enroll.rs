@@ -216,7 +216,7 @@ impl Hooks {
             return Ok(());
         }
         pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin.clone(), error })?;
-        let mut ebpf = object::load(&self.pins.maps(), &self.sizes, pod.netns.cookie())?;
+        let mut ebpf = object::load(Some(&self.pins.maps()), &self.sizes, pod.netns.cookie())?;
         load_program(&mut ebpf, program::ACCEPT, "sk_lookup")?;
         let missing = KernelError::Missing(program::ACCEPT);
         let Some(program) = ebpf.program_mut(program::ACCEPT) else { return Err(missing) };

@@ -226,7 +226,7 @@ fn attach(
 ) -> Result<(), KernelError> {
     let root = config.cgroup.clone().or_else(sys::cgroup2_root).ok_or(KernelError::NoCgroup)?;
     let cgroup = File::open(&root).map_err(|_| KernelError::NoCgroup)?;
-    let mut ebpf = object::load(&pins.maps(), &config.sizes, 0)?;
+    let mut ebpf = object::load(Some(&pins.maps()), &config.sizes, 0)?;
     for (name, section) in missing {
         let pin = pins.link(name);
         pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin.clone(), error })?;

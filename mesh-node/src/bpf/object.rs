@@ -41,14 +41,17 @@ impl MapSizes {
     }
 }
 
-/// Loads the object: makes the maps that `maps` does not hold yet, and pins them there. Programs are not loaded yet.
-pub fn load(maps: &Path, sizes: &MapSizes, cookie: u64) -> Result<Ebpf, KernelError> {
+/// Loads the object: makes the maps that `maps` does not hold yet, and pins them there (`None`: only for this try).
+/// Programs are not loaded yet.
+pub fn load(maps: Option<&Path>, sizes: &MapSizes, cookie: u64) -> Result<Ebpf, KernelError> {
     if OBJECT.is_empty() {
         return Err(KernelError::NoObject);
     }
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
-        loader.map_pin_path(name, maps.join(name));
+        if let Some(maps) = maps {
+            loader.map_pin_path(name, maps.join(name));
+        }
         if let Some(size) = sizes.of(name) {
             loader.map_max_entries(name, size);
         }

@@ -82,6 +82,17 @@ pub fn destroy_established(
     })?
 }
 
+/// Does this kernel end connections on request? Asks it to end one that cannot exist.
+pub fn can_destroy() -> io::Result<bool> {
+    let nobody = request(libc::AF_INET as u8, &[0; SOCKID]);
+    match Netlink::open(netlink::SOCK_DIAG)?.order(SOCK_DESTROY, &nobody) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        Err(_) => Ok(true),
+    }
+}
+
 /// `struct inet_diag_req_v2`.
 fn request(family: u8, id: &[u8; SOCKID]) -> Vec<u8> {
     let mut request = vec![family, libc::IPPROTO_TCP as u8, 0, 0];

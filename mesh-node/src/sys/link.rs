@@ -72,7 +72,8 @@ pub fn local_addresses(netns: &Netns) -> io::Result<Vec<IpAddr>> {
 pub fn device_of(netns: &Netns, mut ips: impl Iterator<Item = IpAddr>) -> io::Result<u32> {
     netns.enter(|| {
         let held = addresses()?;
-        let name = ips.find_map(|ip| held.iter().find(|(_, held)| *held == ip)).map(|(name, _)| name.as_str());
+        let name =
+            ips.find_map(|ip| held.iter().find(|(_, held)| *held == ip)).map(|(name, _)| name.as_str());
         Ok(name.map(nix::net::if_::if_nametoindex).transpose()?.unwrap_or(0))
     })?
 }

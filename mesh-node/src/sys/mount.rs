@@ -12,14 +12,19 @@ pub fn cgroup2_root() -> Option<PathBuf> {
 /// Mounts bpffs at `path` unless it is there already; shared, so that other mount namespaces see the pins.
 pub fn mount_bpffs(path: &Path) -> io::Result<()> {
     use nix::mount::{MsFlags, mount};
-    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    if table.lines().filter_map(entry).any(|(_, at, kind)| kind == "bpf" && Path::new(at) == path) {
+    if is_bpffs(path) {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))?;
     mount(None::<&str>, path, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)?;
     Ok(())
+}
+
+/// Is bpffs mounted at exactly this place?
+pub fn is_bpffs(path: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().filter_map(entry).any(|(_, at, kind)| kind == "bpf" && Path::new(at) == path)
 }
 
 /// The mount point of the first filesystem of a kind; one that shows its own root is preferred.

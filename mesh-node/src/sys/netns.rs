@@ -42,7 +42,7 @@ impl Netns {
     /// Takes over an fd received from elsewhere; refuses what is not a network namespace.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Netns> {
         let kind = nix::sys::statfs::fstatfs(&fd).map_err(io::Error::from)?.filesystem_type();
-        if i64::from(kind.0) != NSFS_MAGIC {
+        if kind.0 != NSFS_MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a namespace file"));
         }
         let stat = nix::sys::stat::fstat(&fd).map_err(io::Error::from)?;

@@ -95,6 +95,16 @@ impl World {
         Pod { net, ip4, ip6 }
     }
 
+    /// Acts as the node: in the router's netns.
+    pub fn in_router<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.router.enter(act).unwrap()
+    }
+
+    /// Runs a command in the router's netns.
+    pub fn run_in_router(&self, command: &str) {
+        run_in(&self.router, command);
+    }
+
     /// The pin of a map.
     pub fn map_pin(&self, name: &str) -> PathBuf {
         let instance = self.config.bpffs.join("tulle").join(&self.name);
@@ -106,7 +116,9 @@ impl World {
     pub fn pods_pinned(&self) -> usize {
         let instance = self.config.bpffs.join("tulle").join(&self.name);
         let folders = std::fs::read_dir(instance).into_iter().flatten().flatten();
-        folders.map(|folder| std::fs::read_dir(folder.path().join("pods")).into_iter().flatten().count()).sum()
+        folders
+            .map(|folder| std::fs::read_dir(folder.path().join("pods")).into_iter().flatten().count())
+            .sum()
     }
 }
 
@@ -154,7 +166,13 @@ impl Pod {
     }
 
     /// A dial of the proxy from this pod's netns, connected.
-    pub fn dial(&self, hooks: &Hooks, to: SocketAddr, from: Option<SocketAddr>, kind: OwnKind) -> io::Result<Socket> {
+    pub fn dial(
+        &self,
+        hooks: &Hooks,
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+        kind: OwnKind,
+    ) -> io::Result<Socket> {
         let socket = sys::dial_socket(&self.net.netns, to, from, &DialOptions::default())?;
         hooks.mark_own(&socket, kind)?;
         socket.connect_timeout(&to.into(), PATIENCE)?;
