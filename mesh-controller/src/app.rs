@@ -104,7 +104,8 @@ impl App {
 
     /// Serves until cancelled.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { parts: Parts { config, authority, certificate, granter, memory }, listener, admin, _lock } = self;
+        let Self { parts: Parts { config, authority, certificate, granter, memory }, listener, admin, _lock } =
+            self;
         let metrics = Metrics::new();
         let (placement, placed) = watch::channel(Arc::default());
         let (tokens, known) = watch::channel(Arc::default());

@@ -11,8 +11,8 @@ use std::{
 
 use mesh_model::identity::{Identity, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
@@ -34,7 +34,9 @@ pub enum CaError {
     #[error("{0}: the CA key is readable by others than its owner; if nobody read it, chmod 600 it")]
     Exposed(PathBuf),
     /// There is a root and no key for it.
-    #[error("{0}: the CA key is missing while ca.crt exists; restore it, or remove ca.crt to start with a new root")]
+    #[error(
+        "{0}: the CA key is missing while ca.crt exists; restore it, or remove ca.crt to start with a new root"
+    )]
     KeyMissing(PathBuf),
     /// The file is not what it should be.
     #[error("{path}: {reason}")]

@@ -95,7 +95,9 @@ mod tests {
     fn durations_have_units_and_bounds() {
         assert_eq!(svid_ttl("24h"), Ok(Duration::from_secs(24 * 3600)));
         assert_eq!(svid_ttl("10s"), Ok(Duration::from_secs(10)));
-        for wrong in ["", "24", "h", "1s", "1000d", "-1h", "1 h", "99999999999999999999h", "18446744073709551615d"] {
+        for wrong in
+            ["", "24", "h", "1s", "1000d", "-1h", "1 h", "99999999999999999999h", "18446744073709551615d"]
+        {
             assert!(svid_ttl(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -129,7 +129,8 @@ impl Enrolments {
         self.stages.retain(|uid, _| wishes.contains_key(uid));
         for (uid, wish) in wishes {
             let stage = self.stages.get(uid).copied();
-            let next = next(stage, wish.wanted, generation, now, witness, || witness.capture(&wish.node, uid));
+            let next =
+                next(stage, wish.wanted, generation, now, witness, || witness.capture(&wish.node, uid));
             match next {
                 Some(next) => drop(self.stages.insert(uid.clone(), next)),
                 None => drop(self.stages.remove(uid)),

@@ -64,7 +64,9 @@ pub fn write(path: &Path, content: &[u8], readers: Readers) -> Result<(), FileEr
         Readers::All => 0o644,
     };
     match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FileError::at(&temporary)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(FileError::at(&temporary)(error));
+        }
         _ => {}
     }
     let mut file = OpenOptions::new()

@@ -111,7 +111,8 @@ mod tests {
         assert_eq!(header.alg, Algorithm::ES256);
         let chain = header.x5c_der().unwrap().unwrap();
         let (_, certificate) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
-        let name = certificate.subject_alternative_name().unwrap().unwrap().value.general_names[0].to_string();
+        let name =
+            certificate.subject_alternative_name().unwrap().unwrap().value.general_names[0].to_string();
         assert_eq!(name, "URI(spiffe://cluster.local/tulle/grant)");
         let (_, root) = x509_parser::parse_x509_certificate(authority.root()).unwrap();
         certificate.verify_signature(Some(root.public_key())).unwrap();

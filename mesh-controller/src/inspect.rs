@@ -14,12 +14,7 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    auth::Authenticator,
-    ca::Subject,
-    grant::Granter,
-    publish::Command,
-    sign::Signer,
-    source::dir::Rescan,
+    auth::Authenticator, ca::Subject, grant::Granter, publish::Command, sign::Signer, source::dir::Rescan,
 };
 
 /// `Settle` without a time-out.

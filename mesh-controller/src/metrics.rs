@@ -78,7 +78,8 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("mesh_controller");
-        let seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+        let seconds =
+            [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
         let mut metrics = Self {
             registry: Arc::default(),
             connected_nodes: Gauge::default(),
@@ -121,15 +122,27 @@ impl Metrics {
             self.acknowledge_seconds.clone(),
         );
         registry.register("deltas", "Deltas sent", self.deltas.clone());
-        registry.register("refused_resources", "Resources that nodes refused", self.refused_resources.clone());
+        registry.register(
+            "refused_resources",
+            "Resources that nodes refused",
+            self.refused_resources.clone(),
+        );
         registry.register("stream_ends", "Node streams that ended, by reason", self.stream_ends.clone());
         registry.register("unauthenticated", "Calls without a valid token", self.unauthenticated.clone());
         registry.register("sign_requests", "Signing requests, by result", self.sign.clone());
         registry.register("diagnostics", "Findings of the last compilation", self.diagnostics.clone());
         registry.register("enrolment", "Workloads in the mesh, by stage", self.enrolment.clone());
-        registry.register("tls_failures", "Connections that failed before a request", self.tls_failures.clone());
+        registry.register(
+            "tls_failures",
+            "Connections that failed before a request",
+            self.tls_failures.clone(),
+        );
         registry.register("source_failures", "Times the source was unreadable", self.source_failures.clone());
-        registry.register("state_failures", "Times the state could not be written", self.state_failures.clone());
+        registry.register(
+            "state_failures",
+            "Times the state could not be written",
+            self.state_failures.clone(),
+        );
     }
 
     /// The OpenMetrics text.

@@ -184,7 +184,13 @@ pub struct Publisher {
 
 impl Publisher {
     /// A publisher that knows nothing but what was published before it.
-    pub fn new(facts: Facts, token_files: TokenFiles, memory: Memory, metrics: Metrics, outputs: Outputs) -> Self {
+    pub fn new(
+        facts: Facts,
+        token_files: TokenFiles,
+        memory: Memory,
+        metrics: Metrics,
+        outputs: Outputs,
+    ) -> Self {
         Self {
             facts,
             token_files,
@@ -238,9 +244,8 @@ impl Publisher {
         match command {
             Command::Source(changes) => self.source_changed(changes),
             Command::Connect(connect, reply) => {
-                if let Some(id) = self.connect(connect) {
-                    let _ = reply.send(id);
-                }
+                let id = self.connect(connect);
+                let _ = reply.send(id);
             }
             Command::Heard(id, node, said) => self.heard(id, &node, said),
             Command::Gone(id, node) => {
@@ -278,16 +283,14 @@ impl Publisher {
         self.stale = true;
     }
 
-    fn connect(&mut self, connect: Connect) -> Option<StreamId> {
+    fn connect(&mut self, connect: Connect) -> StreamId {
         let Connect { node, version, held, inspect_address, outbound, over } = connect;
-        // Its token was good when the stream began; its Node object may have gone since.
-        if self.loaded && !self.nodes.contains(&node) {
-            let _ = outbound.try_send(Err(Status::permission_denied(format!("there is no Node object {node}"))));
-            over.cancel();
-            return None;
-        }
         if self.connections.contains_key(&node) {
-            self.disconnect(&node, Some(Status::aborted("another stream of this node replaced this one")), "replaced");
+            self.disconnect(
+                &node,
+                Some(Status::aborted("another stream of this node replaced this one")),
+                "replaced",
+            );
         }
         self.last_stream += 1;
         let id = StreamId(self.last_stream);
@@ -298,7 +301,7 @@ impl Publisher {
             Connection { id, stream, outbound, over, version, inspect_address, sent_at: now, acked_at: now };
         self.left_at.remove(&node);
         self.connections.insert(node, connection);
-        Some(id)
+        id
     }
 
     fn connection(&mut self, id: StreamId, node: &NodeName) -> Option<&mut Connection> {
@@ -334,6 +337,7 @@ impl Publisher {
         let now = Instant::now();
         if self.loaded {
             self.compile_and_step(now);
+            self.dismiss_unknown_nodes();
             self.expire(now);
             self.send(now);
         }
@@ -347,7 +351,8 @@ impl Publisher {
                 self.compile();
                 self.stale = false;
             }
-            let witness = View { connections: &self.connections, left_at: &self.left_at, picture: &self.picture, now };
+            let witness =
+                View { connections: &self.connections, left_at: &self.left_at, picture: &self.picture, now };
             let generation = self.picture.generation();
             self.stale = self.enrolments.step(&self.wishes, &witness, generation, now.into_std());
             if !self.stale {
@@ -386,7 +391,7 @@ impl Publisher {
         });
     }
 
-    /// Tokens for the nodes that there are; the streams of those that are gone end.
+    /// Tokens for the nodes that there are.
     fn update_nodes(&mut self) {
         let nodes: BTreeSet<NodeName> = self.index.nodes().into_iter().collect();
         if nodes == self.nodes && self.outputs.readiness.borrow().compiled {
@@ -404,10 +409,6 @@ impl Publisher {
                 tracing::error!(%error, "tokens cannot be read or written; those in use stay");
             }
         }
-        for gone in self.connections.keys().filter(|node| !nodes.contains(*node)).cloned().collect::<Vec<_>>() {
-            let status = Status::permission_denied(format!("the Node object {gone} is gone"));
-            self.disconnect(&gone, Some(status), "node_gone");
-        }
         self.left_at.retain(|node, _| nodes.contains(node));
         let now = Instant::now();
         for new in nodes.difference(&self.nodes) {
@@ -416,6 +417,16 @@ impl Publisher {
             }
         }
         self.nodes = nodes;
+    }
+
+    /// A token was good when the stream began; the Node object may have gone since.
+    fn dismiss_unknown_nodes(&mut self) {
+        let unknown = self.connections.keys().filter(|node| !self.nodes.contains(*node));
+        for node in unknown.cloned().collect::<Vec<_>>() {
+            let status = Status::permission_denied(format!("there is no Node object {node}"));
+            self.disconnect(&node, Some(status), "node_gone");
+            self.left_at.remove(&node);
+        }
     }
 
     fn log_news(&self, diagnostics: &[Diagnostic]) {

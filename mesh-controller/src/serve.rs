@@ -156,8 +156,7 @@ async fn converse(
     let (reply, connected) = oneshot::channel();
     let stopping = || Status::unavailable("the controller is shutting down");
     publisher.send(Command::Connect(connect, reply)).await.map_err(|_| stopping())?;
-    // Refused: the publisher has said why.
-    let Ok(id) = connected.await else { return Ok(()) };
+    let id = connected.await.map_err(|_| stopping())?;
     let listened = tokio::select! {
         listened = listen(publisher, id, &node, &mut inbound) => listened,
         () = over.cancelled() => Ok(()),

@@ -107,8 +107,10 @@ impl TokenFiles {
     /// The tokens of these nodes and the administrator's, making those that are not there. Nodes that cannot have one are left
     /// out and named.
     pub fn load(&self, nodes: &BTreeSet<NodeName>) -> Result<(Tokens, Vec<TokenError>), TokenError> {
-        let mut tokens =
-            Tokens { admin: Some(load_or_create(&self.directory.join("admin.token"))?), nodes: BTreeMap::new() };
+        let mut tokens = Tokens {
+            admin: Some(load_or_create(&self.directory.join("admin.token"))?),
+            nodes: BTreeMap::new(),
+        };
         let directory = self.directory.join("nodes");
         files::private_directory(&directory)?;
         let mut refused = Vec::new();

@@ -122,6 +122,14 @@ fn verify(authority: &Authority, leaf: &CertificateDer<'_>, at: OffsetDateTime) 
     let anchor = webpki::anchor_from_trusted_cert(authority.root())?;
     let at = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(at.unix_timestamp() as u64));
     webpki::EndEntityCert::try_from(leaf)?
-        .verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[anchor], &[], at, webpki::KeyUsage::server_auth(), None, None)
+        .verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &[anchor],
+            &[],
+            at,
+            webpki::KeyUsage::server_auth(),
+            None,
+            None,
+        )
         .map(|_| ())
 }

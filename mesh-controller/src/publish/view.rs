@@ -37,10 +37,7 @@ impl Publisher {
 
 /// A resource with its version, as it travels.
 pub(super) fn versioned(encoded: &Encoded) -> v1::VersionedResource {
-    v1::VersionedResource {
-        version: encoded.version.to_bytes(),
-        resource: Some(encoded.message.clone()),
-    }
+    v1::VersionedResource { version: encoded.version.to_bytes(), resource: Some(encoded.message.clone()) }
 }
 
 /// A finding as a message.
@@ -62,10 +59,9 @@ pub(super) fn diagnostic(finding: &Diagnostic) -> v1::Diagnostic {
 
 fn connected(node: &NodeName, connection: &Connection, now: Instant) -> v1::NodeStatus {
     let stream = &connection.stream;
-    let refused = stream.refused().map(|(key, refused)| v1::Refused {
-        key: Some(encode::key(key)),
-        error: refused.error.clone(),
-    });
+    let refused = stream
+        .refused()
+        .map(|(key, refused)| v1::Refused { key: Some(encode::key(key)), error: refused.error.clone() });
     let workloads = stream.reported().map(|(uid, reported)| v1::WorkloadStatus {
         uid: uid.to_string(),
         state: reported.state.into(),

@@ -141,8 +141,7 @@ fn names_and_usages_of_the_csr_are_ignored() {
 fn a_node_gets_its_own_server_certificate_only() {
     let bench = bench();
     let node = NodeName::new("node-2");
-    let issued =
-        bench.signer.sign(&node, &p256(), &Wanted::NodeServer, OffsetDateTime::now_utc()).unwrap();
+    let issued = bench.signer.sign(&node, &p256(), &Wanted::NodeServer, OffsetDateTime::now_utc()).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
     let names = parsed.subject_alternative_name().unwrap().unwrap().value;
     assert_eq!(names.general_names[0].to_string(), "URI(spiffe://cluster.local/tulle/node/node-2)");
@@ -152,8 +151,7 @@ fn a_node_gets_its_own_server_certificate_only() {
 fn one_node_cannot_take_all_places() {
     let bench = bench();
     let greedy = NodeName::new("node-1");
-    let taken: Vec<InWork> =
-        (0..CONCURRENT_PER_NODE).map(|_| bench.signer.admit(&greedy).unwrap()).collect();
+    let taken: Vec<InWork> = (0..CONCURRENT_PER_NODE).map(|_| bench.signer.admit(&greedy).unwrap()).collect();
     assert!(matches!(bench.signer.admit(&greedy), Err(Refused::Busy(_))));
     bench.signer.admit(&NodeName::new("node-2")).unwrap();
     drop(taken);

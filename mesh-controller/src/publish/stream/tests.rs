@@ -129,7 +129,8 @@ fn private_parts_go_to_the_own_node_only() {
 
     // And a change of theirs is no news to others.
     wire.stream.acknowledge(delta.nonce, vec![]).unwrap();
-    let moved = Resource::Workload(Workload { netns: Some("/run/netns/x".into()), ..workload("b", "node-2") });
+    let moved =
+        Resource::Workload(Workload { netns: Some("/run/netns/x".into()), ..workload("b", "node-2") });
     wire.show(vec![pod("a", "node-1"), moved]);
     assert_eq!(wire.next(), None);
     assert_eq!(wire.stream.acked_generation(), wire.picture.generation());
@@ -249,5 +250,8 @@ fn violations_are_named() {
     let ahead = v1::Report { workloads: vec![], nonce: 9 };
     assert_eq!(wire.stream.report(ahead), Err(Violation::ReportAhead(9)));
     let workloads = vec![v1::WorkloadStatus::default(); 10_000];
-    assert_eq!(wire.stream.report(v1::Report { workloads, nonce: 0 }), Err(Violation::ReportTooLarge(10_000)));
+    assert_eq!(
+        wire.stream.report(v1::Report { workloads, nonce: 0 }),
+        Err(Violation::ReportTooLarge(10_000))
+    );
 }

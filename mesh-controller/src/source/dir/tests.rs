@@ -97,7 +97,8 @@ async fn changes_are_noticed_without_being_asked() {
     let (publisher, mut commands) = mpsc::channel(8);
     let (_rescan, requests) = rescan_channel();
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch(Directory::new(root.path().to_owned()), publisher, requests, stop.clone()));
+    let watching =
+        tokio::spawn(watch(Directory::new(root.path().to_owned()), publisher, requests, stop.clone()));
     assert_eq!(next(&mut commands).await, FileChanges::default());
     fs::write(root.path().join(".new"), node("a")).unwrap();
     fs::rename(root.path().join(".new"), root.path().join("a.yaml")).unwrap();
