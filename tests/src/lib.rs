@@ -18,6 +18,7 @@
 //! controller says when all nodes have acknowledged); a world leaves nothing behind, and what a killed one left, the
 //! next removes. A world that cannot run fails; only a person who sets `MESH_WORLD=skip` turns that into a loud skip.
 
+pub mod bench;
 mod call;
 mod check;
 mod metrics;

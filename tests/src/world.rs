@@ -188,6 +188,11 @@ impl World {
         self.state.netns_path(name)
     }
 
+    /// The address of a node in the fabric.
+    pub fn node_address(number: u8) -> std::net::Ipv4Addr {
+        topology::node_address(number)
+    }
+
     /// The last lines of all logs.
     pub fn logs(&self, lines: usize) -> String {
         self.state.logs(lines)
