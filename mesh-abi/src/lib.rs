@@ -40,6 +40,9 @@ pub const LOOPBACK_IFINDEX: u32 = 1;
 /// How long the kernel honours a vouch that nobody used: longer than any SYN retransmission within a dial time-out.
 pub const VOUCH_TTL_NS: u64 = 20_000_000_000;
 
+/// What the constant `POD_COOKIE` holds in the object, for the loader to find and replace it; no netns has this cookie.
+pub const POD_COOKIE_MARK: u64 = 0xd3c1_75b9_a0f2_4e87;
+
 /// Names of the programs in the object, as the loader and `mesh-node check` say them.
 ///
 /// A program must not be called like its section: the linker then merges the two symbols and the object does not load.
@@ -56,8 +59,6 @@ pub mod program {
     pub const SOCK_OPS: &str = "tulle_sockops";
     /// `sk_lookup`, one instance per pod.
     pub const ACCEPT: &str = "tulle_accept";
-    /// The `.rodata` constant of an `ACCEPT` instance: the netns cookie of its pod.
-    pub const POD_COOKIE: &str = "POD_COOKIE";
 }
 
 /// Names of the maps in the object; each is also the name of its pin.

@@ -16,7 +16,7 @@ use mesh_abi::{Addr, Client, Origin, OwnSock, PodEntry, PodTraffic, PortKey, Tup
 
 /// The netns cookie of the pod that this instance of `tulle_accept` serves: the verifier gives sk_lookup no way to ask.
 #[unsafe(no_mangle)]
-pub static POD_COOKIE: Global<u64> = Global::new(0);
+pub static POD_COOKIE: Global<u64> = Global::new(mesh_abi::POD_COOKIE_MARK);
 
 #[map]
 pub static PODS: HashMap<u64, PodEntry> = HashMap::with_max_entries(512, 0);

@@ -14,7 +14,7 @@ use aya::programs::links::FdLink;
 use mesh_abi::{Addr, CidrKey, PodEntry, PodTraffic, PortKey, flag, kind, map, program};
 
 use super::hooks::{full_text, load_program};
-use super::{Hooks, KernelError, PodNet, object, pins, raw};
+use super::{Hooks, KernelError, PodNet, pins, raw};
 use crate::sys::{self, Netns, PodListeners};
 
 /// `BPF_LINK_TYPE_NETNS`.
@@ -30,9 +30,16 @@ pub struct CapturedPod {
     uid: String,
     netns: Netns,
     slot: u32,
+    older: Vec<u64>,
 }
 
 impl CapturedPod {
+    /// Socket cookies of the connections that left or entered the pod in the moment before capture began: they go on
+    /// uncaptured. (`sys::connections` shows them, `sys::destroy_established` ends them.)
+    pub fn older(&self) -> &[u64] {
+        &self.older
+    }
+
     /// The workload's UID.
     pub fn uid(&self) -> &str {
         &self.uid
@@ -72,17 +79,21 @@ impl Hooks {
             .slot_of(cookie, self.sizes.pods)
             .ok_or(KernelError::Full { map: map::PODS, max: self.sizes.pods })?;
         let done = self.program(pod, listeners, slot, before.as_ref(), &further);
-        if let Err(error) = done {
-            if before.is_none() {
-                // What was there before a failed repetition stays in force; a new pod leaves no trace.
-                let _ = self.end(cookie, Some(&pod.netns));
+        let older = match done {
+            Ok(older) => older,
+            Err(error) => {
+                if before.is_none() {
+                    // What was there before a failed repetition stays in force; a new pod leaves no trace.
+                    let _ = self.end(cookie, Some(&pod.netns));
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
+        };
         self.registry().enrolled.insert(cookie);
-        Ok(CapturedPod { uid: pod.uid.clone(), netns: pod.netns.clone(), slot })
+        Ok(CapturedPod { uid: pod.uid.clone(), netns: pod.netns.clone(), slot, older })
     }
 
+    /// Puts everything in place, then throws the switch; gives the connections that were there a moment before.
     fn program(
         &self,
         pod: &PodNet,
@@ -90,7 +101,7 @@ impl Hooks {
         slot: u32,
         before: Option<&PodEntry>,
         further: &[IpAddr],
-    ) -> Result<(), KernelError> {
+    ) -> Result<Vec<u64>, KernelError> {
         let cookie = pod.netns.cookie();
         let mut entry = entry(pod, listeners, slot, before)?;
         let ports = port_keys(cookie, pod);
@@ -109,9 +120,13 @@ impl Hooks {
         }
         self.put_listeners(slot, listeners)?;
         self.attach_pod(pod)?;
+        let older = sys::connections(&pod.netns).unwrap_or_else(|error| {
+            tracing::warn!(pod = pod.uid, %error, "connections older than the enrolment cannot be counted");
+            Vec::new()
+        });
         self.maps.pods.set(&cookie, &entry).map_err(full_or_failed(map::PODS, self.sizes.pods))?;
         self.remove_exclusions(cookie, &ports, &cidrs);
-        Ok(())
+        Ok(older.into_iter().filter(|each| !each.is_loopback()).map(|each| each.cookie).collect())
     }
 
     /// Ends capture: entry in `PODS` → sk_lookup → listeners → what is left of the pod in the maps → sysctl.
@@ -216,7 +231,7 @@ impl Hooks {
             return Ok(());
         }
         pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin.clone(), error })?;
-        let mut ebpf = object::load(Some(&self.pins.maps()), &self.sizes, pod.netns.cookie())?;
+        let mut ebpf = self.load_for(pod.netns.cookie())?;
         load_program(&mut ebpf, program::ACCEPT, "sk_lookup")?;
         let missing = KernelError::Missing(program::ACCEPT);
         let Some(program) = ebpf.program_mut(program::ACCEPT) else { return Err(missing) };

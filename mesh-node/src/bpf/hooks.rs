@@ -19,10 +19,11 @@ use mesh_abi::{
     Vouch, map, own, program,
 };
 
+use super::object::Loader;
 use super::pins::{self, Pins};
 use super::raw::{self, Map};
 use super::stats::Counters;
-use super::{HooksConfig, KernelError, MapSizes, Origin, OwnKind, VouchOutcome, object};
+use super::{HooksConfig, KernelError, MapSizes, Origin, OwnKind, VouchOutcome};
 use crate::sys;
 
 /// The hooks of the node: program and, for people, its section. The order is that of attaching: what ties connections
@@ -47,6 +48,8 @@ pub struct Hooks {
     pub(super) registry: Mutex<Registry>,
     pub(super) origin_miss: AtomicU64,
     pub(super) logged: Mutex<Counters>,
+    /// Made when the first pod needs it: an agent that adopts everything never does.
+    loader: Mutex<Option<Loader>>,
 }
 
 /// The maps, opened by pin.
@@ -85,10 +88,11 @@ impl Hooks {
         }
         pins.make()?;
         let missing: Vec<_> = HOOKS.into_iter().filter(|(hook, _)| !is_whole(&pins.link(hook))).collect();
+        let mut loader = None;
         if missing.is_empty() {
             tracing::info!(instance = config.instance, "adopted the pinned hooks");
         } else {
-            attach(config, &pins, &missing)?;
+            attach(config, &pins, &missing, loader.insert(Loader::new(Some(&pins.maps()), &config.sizes)?))?;
         }
         let maps = Maps::open(&pins)?;
         let registry = Mutex::new(Registry::read(&maps)?);
@@ -99,6 +103,7 @@ impl Hooks {
             registry,
             origin_miss: AtomicU64::new(0),
             logged: Mutex::new(Counters::default()),
+            loader: Mutex::new(loader),
         };
         hooks.collect_gone();
         Ok(hooks)
@@ -152,6 +157,16 @@ impl Hooks {
             Ok(Some(own)) if own.outcome == OUTCOME_HONOURED => VouchOutcome::Honoured,
             _ => VouchOutcome::Missed,
         }
+    }
+
+    /// The object, its constant set for a pod; programs are not loaded yet.
+    pub(super) fn load_for(&self, cookie: u64) -> Result<Ebpf, KernelError> {
+        let mut loader = self.loader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let loader = match &mut *loader {
+            Some(loader) => loader,
+            none => none.insert(Loader::new(Some(&self.pins.maps()), &self.sizes)?),
+        };
+        loader.load(cookie)
     }
 
     /// The lock of the registry; a panic elsewhere leaves it consistent, since every change is a single insert or remove.
@@ -223,10 +238,11 @@ fn attach(
     config: &HooksConfig,
     pins: &Pins,
     missing: &[(&'static str, &'static str)],
+    loader: &mut Loader,
 ) -> Result<(), KernelError> {
     let root = config.cgroup.clone().or_else(sys::cgroup2_root).ok_or(KernelError::NoCgroup)?;
     let cgroup = File::open(&root).map_err(|_| KernelError::NoCgroup)?;
-    let mut ebpf = object::load(Some(&pins.maps()), &config.sizes, 0)?;
+    let mut ebpf = loader.load(0)?;
     for (name, section) in missing {
         let pin = pins.link(name);
         pins::remove_link(&pin).map_err(|error| KernelError::Pin { path: pin.clone(), error })?;

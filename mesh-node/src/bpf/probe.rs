@@ -10,7 +10,8 @@ use std::path::Path;
 use mesh_abi::program;
 
 use super::hooks::{HOOKS, load_program};
-use super::{KernelError, MapSizes, object, raw};
+use super::object::Loader;
+use super::{KernelError, MapSizes, raw};
 
 /// The attach types of our hooks on a cgroup, as `enum bpf_attach_type` numbers them.
 const ATTACH_TYPES: [(&str, u32); 5] = [
@@ -42,7 +43,7 @@ impl Attached {
 /// Tries to load every hook; gives the outcome for each by its section. `Err` if even the maps cannot be made.
 pub fn try_hooks() -> Result<Vec<(&'static str, Result<(), KernelError>)>, KernelError> {
     let sizes = MapSizes { pods: 1, origins: 1, clients: 1, vouches: 1, ports: 1, cidrs: 1 };
-    let mut ebpf = object::load(None, &sizes, 0)?;
+    let mut ebpf = Loader::new(None, &sizes)?.load(0)?;
     let all = HOOKS.into_iter().chain([(program::ACCEPT, "sk_lookup")]);
     Ok(all.map(|(name, section)| (section, load_program(&mut ebpf, name, section))).collect())
 }
