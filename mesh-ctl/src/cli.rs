@@ -67,9 +67,6 @@ pub enum Command {
     Route(RouteArgs),
     /// Would a request be allowed?
     Authz(AuthzArgs),
-    /// This reference as Markdown (for docs/).
-    #[command(hide = true)]
-    Docs,
 }
 
 /// `status`.
