@@ -157,8 +157,7 @@ fn test_binaries(metadata: &str, of: impl Fn(&str) -> bool) -> Result<Vec<String
         kind: Vec<String>,
     }
     let metadata: Metadata = serde_json::from_str(metadata).context("cannot read cargo metadata")?;
-    let targets =
-        metadata.packages.into_iter().filter(|package| package.name == WORLDS).flat_map(|p| p.targets);
+    let targets = metadata.packages.into_iter().filter(|package| of(&package.name)).flat_map(|p| p.targets);
     Ok(targets
         .filter(|target| target.kind.iter().any(|kind| kind == "test"))
         .map(|target| target.name)
