@@ -123,15 +123,26 @@ pub struct Vouch {
     pub at_ns: u64,
     /// 1 once the destination's hook has seen it. A repeated SYN is still let through; `PASSIVE_ESTABLISHED` removes it.
     pub honoured: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `own::VOUCH`, or `own::PROBE`: then any pod honours it, but only for the ports its probes name.
+    pub kind: u32,
 }
 
 impl Vouch {
-    /// Does this vouch open the pod `cookie` at this time?
+    /// Does the proxy's word open the pod `cookie` at this time?
     #[inline(always)]
     pub const fn opens(&self, cookie: u64, now_ns: u64) -> bool {
-        self.dest_cookie == cookie && now_ns.wrapping_sub(self.at_ns) < VOUCH_TTL_NS
+        self.kind == own::VOUCH && self.dest_cookie == cookie && self.is_fresh(now_ns)
+    }
+
+    /// Is this a connection of a prober?
+    #[inline(always)]
+    pub const fn is_probe(&self, now_ns: u64) -> bool {
+        self.kind == own::PROBE && self.is_fresh(now_ns)
+    }
+
+    #[inline(always)]
+    const fn is_fresh(&self, now_ns: u64) -> bool {
+        now_ns.wrapping_sub(self.at_ns) < VOUCH_TTL_NS
     }
 }
 
@@ -143,6 +154,18 @@ pub mod own {
     pub const VOUCH: u32 = 2;
     /// The last step to the application inside its netns; `client` is shown to it.
     pub const LAST_STEP: u32 = 3;
+    /// Not the proxy's: a connection of a process that probes pods (the kubelet), made outside any pod.
+    pub const PROBE: u32 = 4;
+}
+
+/// Values of `PortKey::what`.
+pub mod port {
+    /// The pod dials it directly.
+    pub const OUTBOUND: u16 = 0;
+    /// The pod is reached on it directly.
+    pub const INBOUND: u16 = 1;
+    /// Probes reach the pod on it directly.
+    pub const PROBED: u16 = 2;
 }
 
 /// Nothing is known yet about a vouched dial.
@@ -170,7 +193,7 @@ pub struct OwnSock {
     pub reserved: [u16; 3],
 }
 
-/// A port that stays uncaptured.
+/// A port that stays uncaptured, for whom.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct PortKey {
@@ -178,8 +201,8 @@ pub struct PortKey {
     pub cookie: u64,
     /// The port.
     pub port: u16,
-    /// 1 for inbound, 0 for outbound.
-    pub inbound: u16,
+    /// See `port`.
+    pub what: u16,
     /// Zero.
     pub reserved: u32,
 }
@@ -218,6 +241,18 @@ pub struct PodTraffic {
     pub retransmits: u64,
     /// Sum of the smoothed round trip times at close, in microseconds.
     pub rtt_us: u64,
+}
+
+impl OwnSock {
+    /// No word at all, to be filled in.
+    pub const NONE: OwnSock = OwnSock {
+        kind: 0,
+        outcome: OUTCOME_OPEN,
+        dest_cookie: 0,
+        client: Addr::NONE,
+        client_port: 0,
+        reserved: [0; 3],
+    };
 }
 
 const _: () = {

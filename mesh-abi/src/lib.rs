@@ -21,7 +21,7 @@ pub use addr::Addr;
 pub use counter::Counter;
 pub use layout::{
     CidrKey, Client, OUTCOME_HONOURED, OUTCOME_MISSED, OUTCOME_OPEN, Origin, OwnSock, PodEntry, PodTraffic,
-    PortKey, Tuple, TupleKey, Vouch, flag, own,
+    PortKey, Tuple, TupleKey, Vouch, flag, own, port,
 };
 pub use verdict::{Accept, Arrival, Capture, Connect, Flow, Lookup, Pass, Refuse, accept, connect};
 
@@ -73,8 +73,10 @@ pub mod map {
     pub const CLIENTS: &str = "CLIENTS";
     /// tuple -> `Vouch`.
     pub const VOUCHES: &str = "VOUCHES";
-    /// (cookie, port, direction) that stay uncaptured.
+    /// (cookie, port, for whom) that stay uncaptured.
     pub const PORTS: &str = "PORTS";
+    /// Processes that probe pods, by pid.
+    pub const PROBERS: &str = "PROBERS";
     /// (cookie, prefix) that stay uncaptured.
     pub const CIDRS: &str = "CIDRS";
     /// Socket storage: the proxy's own sockets.
@@ -89,8 +91,10 @@ pub mod map {
     pub const TRAFFIC: &str = "TRAFFIC";
 
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 12] =
-        [PODS, SOCKETS, ORIGINS, CLIENTS, VOUCHES, PORTS, CIDRS, OWN, DIALLED, PEERS, COUNTERS, TRAFFIC];
+    pub const ALL: [&str; 13] = [
+        PODS, SOCKETS, ORIGINS, CLIENTS, VOUCHES, PORTS, CIDRS, PROBERS, OWN, DIALLED, PEERS, COUNTERS,
+        TRAFFIC,
+    ];
 }
 
 /// Which listener of a pod a `SOCKETS` index names.

@@ -4,7 +4,7 @@
 //! is refused, never passed, unless the pod's entry says `FAIL_OPEN`.
 
 use crate::layout::flag;
-use crate::{Addr, HBONE_PORT, LOOPBACK_IFINDEX, MPTCP, PodEntry, TCP, Tuple, Vouch, kind};
+use crate::{Addr, HBONE_PORT, LOOPBACK_IFINDEX, MPTCP, PodEntry, TCP, Tuple, Vouch, kind, port};
 
 /// The facts a verdict asks for. Answered lazily, in the order of the rules: most connects of a node end at the first.
 pub trait Lookup {
@@ -12,16 +12,12 @@ pub trait Lookup {
     fn pod(&self, cookie: u64) -> Option<&PodEntry>;
     /// Is the socket one of the proxy's own?
     fn is_own(&self) -> bool;
-    /// Does this port stay uncaptured?
-    fn port_excluded(&self, cookie: u64, port: u16, inbound: bool) -> bool;
+    /// Does this port stay uncaptured, for `what` of `port`?
+    fn port_excluded(&self, cookie: u64, port: u16, what: u16) -> bool;
     /// Does this destination stay uncaptured?
     fn cidr_excluded(&self, cookie: u64, addr: &Addr) -> bool;
     /// What the proxy said about this tuple.
     fn vouch(&self, tuple: &Tuple) -> Option<&Vouch>;
-    /// Is this a connection of a probe of the node's kubelet that the pod admits?
-    fn is_probe(&self, _cookie: u64, _tuple: &Tuple) -> bool {
-        false
-    }
 }
 
 /// A `connect()` as the hook sees it.
@@ -208,19 +204,25 @@ pub fn accept(maps: &impl Lookup, arrival: &Arrival) -> Accept {
             None => Accept::Pass(Pass::Self_),
         };
     }
-    if let Some(vouch) = maps.vouch(&arrival.tuple)
-        && vouch.opens(arrival.cookie, arrival.now_ns)
-    {
-        return Accept::Pass(Pass::Vouched);
+    let server_port = arrival.tuple.server_port;
+    // The tunnel's door cannot be excluded: what comes there is the proxy's alone.
+    let listed = |what| {
+        pod.flags & flag::PORTS != 0
+            && server_port != HBONE_PORT
+            && maps.port_excluded(arrival.cookie, server_port, what)
+    };
+    if let Some(vouch) = maps.vouch(&arrival.tuple) {
+        if vouch.opens(arrival.cookie, arrival.now_ns) {
+            return Accept::Pass(Pass::Vouched);
+        }
+        if vouch.is_probe(arrival.now_ns) && listed(port::PROBED) {
+            return Accept::Pass(Pass::Probe);
+        }
     }
-    let port = arrival.tuple.server_port;
-    if port != HBONE_PORT && pod.flags & flag::PORTS != 0 && maps.port_excluded(arrival.cookie, port, true) {
+    if listed(port::INBOUND) {
         return Accept::Pass(Pass::Excluded);
     }
-    if port != HBONE_PORT && maps.is_probe(arrival.cookie, &arrival.tuple) {
-        return Accept::Pass(Pass::Probe);
-    }
-    let which = match (port == HBONE_PORT, arrival.tuple.server.is_v4()) {
+    let which = match (server_port == HBONE_PORT, arrival.tuple.server.is_v4()) {
         (false, true) => kind::PLAIN4,
         (false, false) => kind::PLAIN6,
         (true, true) => kind::HBONE4,
@@ -265,7 +267,7 @@ fn is_own_listener(pod: &PodEntry, dst: &Addr, port: u16) -> bool {
 
 #[inline(always)]
 fn is_excluded(maps: &impl Lookup, pod: &PodEntry, flow: &Flow) -> bool {
-    (pod.flags & flag::PORTS != 0 && maps.port_excluded(flow.cookie, flow.port, false))
+    (pod.flags & flag::PORTS != 0 && maps.port_excluded(flow.cookie, flow.port, port::OUTBOUND))
         || (pod.flags & flag::CIDRS != 0 && maps.cidr_excluded(flow.cookie, &flow.dst))
 }
 

@@ -6,10 +6,13 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr, sockaddr};
-use aya_ebpf::helpers::generated::{bpf_bind, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_setsockopt};
+use aya_ebpf::helpers::generated::{
+    bpf_bind, bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_setsockopt,
+};
 use aya_ebpf::programs::SockAddrContext;
 use mesh_abi::{
-    Addr, Capture, Connect, Counter, Flow, Lookup, Origin, PodEntry, Refuse, Tuple, Vouch, connect,
+    Addr, Capture, Connect, Counter, Flow, Lookup, Origin, OwnSock, Pass, PodEntry, Refuse, Tuple, Vouch,
+    connect, own,
 };
 
 use crate::maps::{self, DIALLED, OWN};
@@ -42,8 +45,12 @@ pub fn on_connect(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     let flow = flow(ctx, sk, family);
     match connect(&Maps { sk: sk.cast() }, &flow) {
+        Connect::Pass(Pass::NotEnrolled) => {
+            note_prober(sk.cast());
+            ALLOW
+        }
         Connect::Pass(why) => {
-            if !matches!(why, mesh_abi::Pass::Protocol | mesh_abi::Pass::NotEnrolled | mesh_abi::Pass::Own) {
+            if !matches!(why, Pass::Protocol | Pass::Own) {
                 // A socket may connect again after a captured attempt failed; it then must not show the old destination.
                 maps::unstore(&DIALLED, sk.cast());
             }
@@ -52,6 +59,17 @@ pub fn on_connect(ctx: &SockAddrContext, family: Family) -> i32 {
         Connect::Refuse(Refuse::OwnPort) => refuse(Counter::OwnPortRefused),
         Connect::Refuse(Refuse::NoListener) => refuse(Counter::NoListenerRefused),
         Connect::Capture(capture) => carry_out(ctx, sk, family, &flow, &capture),
+    }
+}
+
+/// Marks the socket of a process that probes pods: here its process is known, later only its socket is.
+#[inline(always)]
+fn note_prober(sk: *mut c_void) {
+    // SAFETY: the helper has no preconditions.
+    let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    if maps::is_prober(process) {
+        // Without memory for it the probe is captured like anybody, and fails visibly.
+        maps::store(&OWN, sk, &OwnSock { kind: own::PROBE, ..OwnSock::NONE });
     }
 }
 
@@ -240,8 +258,8 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn port_excluded(&self, cookie: u64, port: u16, inbound: bool) -> bool {
-        maps::port_excluded(cookie, port, inbound)
+    fn port_excluded(&self, cookie: u64, port: u16, what: u16) -> bool {
+        maps::port_excluded(cookie, port, what)
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::programs::SkLookupContext;
-use mesh_abi::{Accept, Addr, Arrival, Counter, Lookup, Pass, PodEntry, Tuple, Vouch, accept};
+use mesh_abi::{Accept, Addr, Arrival, Counter, Lookup, Pass, PodEntry, Tuple, Vouch, accept, own};
 
 use crate::maps::{self, POD_COOKIE, SOCKETS, VOUCHES};
 use crate::stats::count;
@@ -26,9 +26,13 @@ pub fn on_lookup(ctx: &SkLookupContext) -> u32 {
             honour(&arrival.tuple);
             PASS
         }
+        Accept::Pass(Pass::Probe) => {
+            count(Counter::ProbeAdmitted);
+            PASS
+        }
         Accept::Pass(_) => PASS,
         Accept::Assign { index, fail_open } => {
-            if maps::vouch(&arrival.tuple).is_some() {
+            if maps::vouch(&arrival.tuple).is_some_and(|vouch| vouch.kind == own::VOUCH) {
                 // Somebody vouched for this tuple, but for another pod or too long ago.
                 count(Counter::VouchRefused);
             }
@@ -118,8 +122,8 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn port_excluded(&self, cookie: u64, port: u16, inbound: bool) -> bool {
-        maps::port_excluded(cookie, port, inbound)
+    fn port_excluded(&self, cookie: u64, port: u16, what: u16) -> bool {
+        maps::port_excluded(cookie, port, what)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
@@ -19,19 +19,21 @@ use mesh_abi::{Addr, Client, Origin, OwnSock, PodEntry, PodTraffic, PortKey, Tup
 pub static POD_COOKIE: Global<u64> = Global::new(mesh_abi::POD_COOKIE_MARK);
 
 #[map]
-pub static PODS: HashMap<u64, PodEntry> = HashMap::with_max_entries(512, 0);
+pub static PODS: HashMap<u64, PodEntry> = HashMap::with_max_entries(512, BPF_F_NO_PREALLOC);
 #[map]
 pub static SOCKETS: SockMap = SockMap::with_max_entries(2048, 0);
 #[map]
-pub static ORIGINS: HashMap<TupleKey, Origin> = HashMap::with_max_entries(65536, 0);
+pub static ORIGINS: HashMap<TupleKey, Origin> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
-pub static CLIENTS: HashMap<TupleKey, Client> = HashMap::with_max_entries(16384, 0);
+pub static CLIENTS: HashMap<TupleKey, Client> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 #[map]
-pub static VOUCHES: HashMap<Tuple, Vouch> = HashMap::with_max_entries(65536, 0);
+pub static VOUCHES: HashMap<Tuple, Vouch> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
 #[map]
-pub static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(8192, 0);
+pub static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 #[map]
 pub static CIDRS: LpmTrie<[u8; 24], u32> = LpmTrie::with_max_entries(8192, 0);
+#[map]
+pub static PROBERS: HashMap<u32, u64> = HashMap::with_max_entries(16, BPF_F_NO_PREALLOC);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(mesh_abi::Counter::COUNT, 0);
 #[map]
@@ -90,10 +92,17 @@ pub fn pod(cookie: u64) -> Option<&'static PodEntry> {
 
 /// Does a port stay uncaptured?
 #[inline(always)]
-pub fn port_excluded(cookie: u64, port: u16, inbound: bool) -> bool {
-    let key = PortKey { cookie, port, inbound: inbound as u16, reserved: 0 };
+pub fn port_excluded(cookie: u64, port: u16, what: u16) -> bool {
+    let key = PortKey { cookie, port, what, reserved: 0 };
     // SAFETY: see the invariant of this file; only presence is looked at.
     unsafe { PORTS.get(&key).is_some() }
+}
+
+/// Does this process probe pods?
+#[inline(always)]
+pub fn is_prober(process: u32) -> bool {
+    // SAFETY: see the invariant of this file; only presence is looked at.
+    unsafe { PROBERS.get(&process).is_some() }
 }
 
 /// Does a destination stay uncaptured?

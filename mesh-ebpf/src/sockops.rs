@@ -47,6 +47,7 @@ pub fn on_event(ctx: &SockOpsContext) -> u32 {
     // SAFETY: the context is the hook's own.
     let cookie = unsafe { bpf_get_netns_cookie(ctx.ops.cast()) };
     let Some(pod) = maps::pod(cookie) else {
+        outside(ctx, sk.cast(), op);
         return OK;
     };
     let here = Here { ctx, sk: sk.cast(), cookie, pod };
@@ -57,6 +58,27 @@ pub fn on_event(ctx: &SockOpsContext) -> u32 {
         _ => here.state_changed(),
     }
     OK
+}
+
+/// A socket outside any pod: of interest only if it is a prober's.
+#[inline(always)]
+fn outside(ctx: &SockOpsContext, sk: *mut c_void, op: u32) {
+    if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB {
+        return;
+    }
+    if !maps::stored(&OWN, sk).is_some_and(|own| own.kind == own::PROBE) {
+        return;
+    }
+    let tuple = tuple_as_client(ctx);
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        let vouch = Vouch { dest_cookie: 0, source_cookie: 0, at_ns: now(), honoured: 0, kind: own::PROBE };
+        if VOUCHES.insert(&tuple, &vouch, 0).is_err() {
+            return count(Counter::VouchesFull);
+        }
+        watch_states(ctx);
+    } else if ctx.arg(1) == BPF_TCP_CLOSE {
+        let _ = VOUCHES.remove(&tuple);
+    }
 }
 
 /// A socket of an enrolled pod.
@@ -87,7 +109,7 @@ impl Here<'_> {
             own.outcome = OUTCOME_HONOURED;
             return;
         }
-        let tuple = self.tuple_as_client();
+        let tuple = tuple_as_client(self.ctx);
         if !tuple.client.same(&self.pod.ip4) && !tuple.client.same(&self.pod.ip6) {
             return count(Counter::VouchForeignSource);
         }
@@ -96,28 +118,28 @@ impl Here<'_> {
             source_cookie: self.cookie,
             at_ns: now(),
             honoured: 0,
-            reserved: 0,
+            kind: own::VOUCH,
         };
         if VOUCHES.insert(&tuple, &vouch, 0).is_err() {
             return count(Counter::VouchesFull);
         }
         count(Counter::VouchPublished);
-        self.watch_states();
+        watch_states(self.ctx);
     }
 
     #[inline(always)]
     fn publish_client(&self, own: &OwnSock) {
-        let key = maps::key(self.cookie, &self.tuple_as_client());
+        let key = maps::key(self.cookie, &tuple_as_client(self.ctx));
         let client = Client { addr: own.client, port: own.client_port, reserved: [0; 3], at_ns: now() };
         if CLIENTS.insert(&key, &client, 0).is_err() {
             return count(Counter::ClientsFull);
         }
-        self.watch_states();
+        watch_states(self.ctx);
     }
 
     #[inline(always)]
     fn client_established(&self) {
-        let tuple = self.tuple_as_client();
+        let tuple = tuple_as_client(self.ctx);
         if let Some(dialled) = maps::stored(&DIALLED, self.sk) {
             let origin = Origin { at_ns: now(), ..*dialled };
             if ORIGINS.insert(&maps::key(self.cookie, &tuple), &origin, 0).is_err() {
@@ -132,7 +154,7 @@ impl Here<'_> {
             self.read_outcome(own, &tuple);
         }
         if !tuple.server.is_loopback() {
-            self.watch_states();
+            watch_states(self.ctx);
         }
     }
 
@@ -161,11 +183,13 @@ impl Here<'_> {
             }
             return;
         }
-        if maps::vouch(&tuple).is_some_and(|vouch| vouch.dest_cookie == self.cookie) {
+        if maps::vouch(&tuple)
+            .is_some_and(|vouch| vouch.dest_cookie == self.cookie || vouch.kind == own::PROBE)
+        {
             // Consumed: from here on the tuple opens nothing, not even for a replay.
             let _ = VOUCHES.remove(&tuple);
         }
-        self.watch_states();
+        watch_states(self.ctx);
     }
 
     #[inline(always)]
@@ -173,7 +197,7 @@ impl Here<'_> {
         if self.ctx.arg(1) != BPF_TCP_CLOSE {
             return;
         }
-        let tuple = self.tuple_as_client();
+        let tuple = tuple_as_client(self.ctx);
         if let Some(own) = maps::stored(&OWN, self.sk) {
             // Refused or given up before anybody accepted.
             if own.kind == own::VOUCH {
@@ -204,24 +228,24 @@ impl Here<'_> {
         add_traffic(self.pod.slot, &closed);
     }
 
-    /// Asks for state changes of this socket, beside whatever others asked for.
-    #[inline(always)]
-    fn watch_states(&self) {
-        let flags = self.ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-        let _ = self.ctx.set_cb_flags(flags as i32);
-    }
-
-    #[inline(always)]
-    fn tuple_as_client(&self) -> Tuple {
-        let (local, local_port, remote, remote_port) = ends(self.ctx.ops);
-        Tuple { client: local, server: remote, client_port: local_port, server_port: remote_port }
-    }
-
     #[inline(always)]
     fn tuple_as_server(&self) -> Tuple {
         let (local, local_port, remote, remote_port) = ends(self.ctx.ops);
         Tuple { client: remote, server: local, client_port: remote_port, server_port: local_port }
     }
+}
+
+/// Asks for state changes of this socket, beside whatever others asked for.
+#[inline(always)]
+fn watch_states(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
+}
+
+#[inline(always)]
+fn tuple_as_client(ctx: &SockOpsContext) -> Tuple {
+    let (local, local_port, remote, remote_port) = ends(ctx.ops);
+    Tuple { client: local, server: remote, client_port: local_port, server_port: remote_port }
 }
 
 /// Local and remote end.

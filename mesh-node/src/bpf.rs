@@ -13,6 +13,7 @@
 mod detach;
 mod enroll;
 mod error;
+mod exclude;
 mod hooks;
 mod object;
 mod pins;

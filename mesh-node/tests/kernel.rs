@@ -336,6 +336,7 @@ fn a_vouch_for_another_pod_or_from_another_address_or_too_old_opens_nothing() {
         dest_cookie: dest_pod.cookie(),
         source_cookie: source_pod.cookie(),
         at_ns: sys::monotonic_ns() - mesh_abi::VOUCH_TTL_NS - 1,
+        kind: mesh_abi::own::VOUCH,
         ..Default::default()
     };
     let mut map = vouches(&world);
@@ -687,4 +688,84 @@ fn the_hosts_end_of_a_veth_tells_its_bridge() {
     world.run_in_router("ip link set v1 master br0");
     let peers = world.in_router(|| sys::bridge_master(&pod.net.netns)).unwrap();
     assert_eq!(peers, [sys::VethPeer { name: "v1".into(), bridge: Some("br0".into()) }]);
+}
+
+#[test]
+fn a_probe_of_the_kubelet_reaches_the_ports_that_probes_name() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let pod = world.pod();
+    let (probed, other) =
+        (pod.listen((Ipv6Addr::UNSPECIFIED, 8080)), pod.listen((Ipv6Addr::UNSPECIFIED, 8081)));
+    let (captured, listeners) = pod.enroll(&hooks);
+    let from_node = |to: SocketAddr| world.in_router(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+    hooks.set_probed_ports(&captured, &[8080]).unwrap();
+    let _anybody = from_node(pod.at4(8080));
+    accept(&listeners.plain4);
+    // This process now is the kubelet.
+    hooks.set_probers(&[std::process::id()]).unwrap();
+    hooks.sweep();
+    let _probe = from_node(pod.at4(8080));
+    accept(&probed);
+    let _probe = from_node(pod.at6(8080));
+    accept(&probed);
+    let _not_a_probe = from_node(pod.at4(8081));
+    accept(&listeners.plain4);
+    // Inside a pod it is nobody special.
+    let _inside = pod.connect(far(FAR4)).unwrap();
+    accept(&listeners.outbound4);
+    assert_eq!(hooks.counters().of(Counter::ProbeAdmitted), 2);
+    // Other exclusions do not touch probes; another pod's end does.
+    hooks.enroll(&pod.net, &listeners).unwrap();
+    let _probe = from_node(pod.at4(8080));
+    accept(&probed);
+    hooks.set_probers(&[]).unwrap();
+    let _anybody = from_node(pod.at4(8080));
+    accept(&listeners.plain4);
+    assert!(accept_within(&other, Duration::from_millis(20)).is_none());
+    assert_eq!(vouches(&world).keys().count(), 0);
+}
+
+#[test]
+fn a_vouch_survives_syn_cookies() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let (source, dest) = (world.pod(), world.pod());
+    let app = dest.listen((Ipv4Addr::UNSPECIFIED, 8080));
+    world::run_in(&dest.net.netns, "sysctl -qw net.ipv4.tcp_syncookies=2");
+    let (_captured, _listeners) = source.enroll(&hooks);
+    let (dest_pod, _dest_listeners) = dest.enroll(&hooks);
+    let vouch = OwnKind::Vouch { dest_cookie: dest_pod.cookie() };
+    let dial = source.dial(&hooks, dest.at4(8080), Some(source.at4(0)), vouch).unwrap();
+    assert_eq!(accept(&app).1, dial.local_addr().unwrap().as_socket().unwrap());
+    assert_eq!(hooks.vouch_outcome(&dial), VouchOutcome::Honoured);
+}
+
+#[test]
+fn fast_open_and_multipath_clients_are_captured_like_any() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let pod = world.pod();
+    world::run_in(&pod.net.netns, "sysctl -qw net.ipv4.tcp_fastopen=3");
+    let (captured, listeners) = pod.enroll(&hooks);
+    let early = pod.socket(Domain::IPV4);
+    early.send_to_with_flags(b"early", &far(FAR4).into(), libc::MSG_FASTOPEN).unwrap();
+    let (mut proxy, _) = accept(&listeners.outbound4);
+    assert_eq!(origin(&hooks, captured.cookie(), &proxy), Some(far(FAR4)));
+    let mut said = [0; 5];
+    proxy.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"early");
+
+    let multipath = pod.net.netns.enter(|| {
+        socket2::Socket::new(
+            Domain::IPV4,
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::from(libc::IPPROTO_MPTCP)),
+        )
+    });
+    // A kernel may be built without it.
+    let Ok(multipath) = multipath.unwrap() else { return };
+    multipath.connect(&far(FAR4).into()).unwrap();
+    let (proxy, _) = accept(&listeners.outbound4);
+    assert_eq!(origin(&hooks, captured.cookie(), &proxy), Some(far(FAR4)));
 }

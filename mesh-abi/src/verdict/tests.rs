@@ -9,7 +9,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::VOUCH_TTL_NS;
+use crate::{VOUCH_TTL_NS, own};
 
 const POD: u64 = 7;
 const IP4: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
@@ -20,10 +20,9 @@ const IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
 struct Facts {
     pods: Vec<(u64, PodEntry)>,
     own: bool,
-    ports: HashSet<(u16, bool)>,
+    ports: HashSet<(u16, u16)>,
     cidrs: Vec<Addr>,
     vouch: Option<(Tuple, Vouch)>,
-    probe: bool,
 }
 
 impl Lookup for Facts {
@@ -35,8 +34,8 @@ impl Lookup for Facts {
         self.own
     }
 
-    fn port_excluded(&self, _cookie: u64, port: u16, inbound: bool) -> bool {
-        self.ports.contains(&(port, inbound))
+    fn port_excluded(&self, _cookie: u64, port: u16, what: u16) -> bool {
+        self.ports.contains(&(port, what))
     }
 
     fn cidr_excluded(&self, _cookie: u64, addr: &Addr) -> bool {
@@ -45,10 +44,6 @@ impl Lookup for Facts {
 
     fn vouch(&self, tuple: &Tuple) -> Option<&Vouch> {
         self.vouch.as_ref().filter(|(key, _)| key == tuple).map(|(_, vouch)| vouch)
-    }
-
-    fn is_probe(&self, _cookie: u64, _tuple: &Tuple) -> bool {
-        self.probe
     }
 }
 
@@ -202,7 +197,7 @@ proptest! {
         prop_assume!(leaves(&flow.dst) && flow.ifindex != LOOPBACK_IFINDEX);
         let mut facts = enrolled();
         if by_port {
-            facts.ports.insert((flow.port, false));
+            facts.ports.insert((flow.port, port::OUTBOUND));
         } else {
             facts.cidrs.push(flow.dst);
         }
@@ -261,7 +256,7 @@ proptest! {
         arrival in any_arrival(), dest in POD - 1..=POD + 1, age in 0..2 * VOUCH_TTL_NS, same: bool, honoured in 0_u32..2,
     ) {
         let at_ns = arrival.now_ns.saturating_sub(age);
-        let vouch = Vouch { dest_cookie: dest, at_ns, honoured, ..Vouch::default() };
+        let vouch = Vouch { dest_cookie: dest, at_ns, honoured, kind: own::VOUCH, ..Vouch::default() };
         let mut tuple = arrival.tuple;
         tuple.client_port = tuple.client_port.wrapping_add(u16::from(!same));
         let facts = Facts { vouch: Some((tuple, vouch)), ..enrolled() };
@@ -277,10 +272,25 @@ proptest! {
         prop_assume!(matches!(accept(&enrolled(), &arrival), Accept::Assign { index, .. } if index % kind::COUNT < kind::OUTBOUND4));
         let mut facts = enrolled();
         facts.pods[0].1.flags |= flag::PORTS;
-        facts.ports.insert((arrival.tuple.server_port, true));
+        facts.ports.insert((arrival.tuple.server_port, port::INBOUND));
         let passed = accept(&facts, &arrival) == Accept::Pass(Pass::Excluded);
         prop_assert_eq!(passed, arrival.tuple.server_port != HBONE_PORT);
-        let probed = accept(&Facts { probe: true, ..enrolled() }, &arrival) == Accept::Pass(Pass::Probe);
-        prop_assert_eq!(probed, arrival.tuple.server_port != HBONE_PORT);
+    }
+
+    #[test]
+    fn a_probe_opens_only_what_the_pods_probes_name(arrival in any_arrival(), named: bool, age in 0..2 * VOUCH_TTL_NS) {
+        let without = accept(&enrolled(), &arrival);
+        prop_assume!(matches!(without, Accept::Assign { index, .. } if index % kind::COUNT < kind::OUTBOUND4));
+        let vouch = Vouch { kind: own::PROBE, at_ns: arrival.now_ns.saturating_sub(age), ..Vouch::default() };
+        let fresh = arrival.now_ns - vouch.at_ns < VOUCH_TTL_NS;
+        let mut facts = Facts { vouch: Some((arrival.tuple, vouch)), ..enrolled() };
+        facts.pods[0].1.flags |= flag::PORTS;
+        if named {
+            facts.ports.insert((arrival.tuple.server_port, port::PROBED));
+        }
+        let passes = named && fresh && arrival.tuple.server_port != HBONE_PORT;
+        prop_assert_eq!(accept(&facts, &arrival), if passes { Accept::Pass(Pass::Probe) } else { without });
+        // Without a word of a prober, a probed port is like any other.
+        prop_assert_eq!(accept(&Facts { vouch: None, ..facts }, &arrival), without);
     }
 }

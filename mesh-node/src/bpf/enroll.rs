@@ -11,8 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
-use mesh_abi::{Addr, CidrKey, PodEntry, PodTraffic, PortKey, flag, kind, map, program};
+use mesh_abi::{Addr, PodEntry, PodTraffic, flag, kind, map, port, program};
 
+use super::exclude::Excluded;
 use super::hooks::{full_text, load_program};
 use super::{Hooks, KernelError, PodNet, pins, raw};
 use crate::sys::{self, Netns, PodListeners};
@@ -104,16 +105,10 @@ impl Hooks {
     ) -> Result<Vec<u64>, KernelError> {
         let cookie = pod.netns.cookie();
         let mut entry = entry(pod, listeners, slot, before)?;
-        let ports = port_keys(cookie, pod);
-        let cidrs = cidr_keys(cookie, pod, further);
-        entry.flags |=
-            if ports.is_empty() { 0 } else { flag::PORTS } | if cidrs.is_empty() { 0 } else { flag::CIDRS };
-        for key in &ports {
-            self.maps.ports.set(key, &1).map_err(full_or_failed(map::PORTS, self.sizes.ports))?;
-        }
-        for key in &cidrs {
-            self.maps.cidrs.set(key, &1).map_err(full_or_failed(map::CIDRS, self.sizes.cidrs))?;
-        }
+        let excluded = Excluded::of(pod, further);
+        // Whether there are probed ports is not this function's to know: the flag, once set, stays.
+        entry.flags |= excluded.flags() | before.map_or(0, |before| before.flags & flag::PORTS);
+        self.put_exclusions(&excluded)?;
         if before.is_none() {
             let zero = PodTraffic::default();
             self.maps.traffic.set_per_cpu(slot, &zero).map_err(map_failed(map::TRAFFIC))?;
@@ -125,7 +120,11 @@ impl Hooks {
             Vec::new()
         });
         self.maps.pods.set(&cookie, &entry).map_err(full_or_failed(map::PODS, self.sizes.pods))?;
-        self.remove_exclusions(cookie, &ports, &cidrs);
+        self.remove_exclusions(
+            cookie,
+            |key| key.what == port::PROBED || excluded.ports.contains(key),
+            &excluded.cidrs,
+        );
         Ok(older.into_iter().filter(|each| !each.is_loopback()).map(|each| each.cookie).collect())
     }
 
@@ -187,7 +186,7 @@ impl Hooks {
                 self.maps.sockets.remove(&(slot * kind::COUNT + which)).map_err(map_failed(map::SOCKETS))?;
             }
         }
-        self.remove_exclusions(cookie, &[], &[]);
+        self.remove_exclusions(cookie, |_| false, &HashSet::new());
         self.remove_traces(cookie);
         if let (Some(entry), Some(netns)) = (entry, netns)
             && let Err(error) =
@@ -247,21 +246,6 @@ impl Hooks {
         link.pin(&pin)
             .map(drop)
             .map_err(|error| KernelError::Pin { path: pin, error: io::Error::other(error) })
-    }
-
-    /// Removes the exclusions of a pod that are not among those to keep.
-    fn remove_exclusions(&self, cookie: u64, ports: &[PortKey], cidrs: &[CidrKey]) {
-        let (ports, cidrs): (HashSet<_>, HashSet<_>) = (ports.iter().collect(), cidrs.iter().collect());
-        for key in self.maps.ports.keys().unwrap_or_default() {
-            if key.cookie == cookie && !ports.contains(&key) {
-                let _ = self.maps.ports.remove(&key);
-            }
-        }
-        for key in self.maps.cidrs.keys().unwrap_or_default() {
-            if key.cookie == cookie.to_ne_bytes() && !cidrs.contains(&key) {
-                let _ = self.maps.cidrs.remove(&key);
-            }
-        }
     }
 
     /// Removes what connections of a pod left behind.
@@ -349,30 +333,12 @@ fn reuse_time_wait() -> io::Result<u16> {
     before.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, before))
 }
 
-fn port_keys(cookie: u64, pod: &PodNet) -> Vec<PortKey> {
-    let key = |inbound| move |port: &u16| PortKey { cookie, port: *port, inbound, reserved: 0 };
-    let inbound = pod.exclusions.inbound_ports.iter().map(key(1));
-    inbound.chain(pod.exclusions.outbound_ports.iter().map(key(0))).collect()
-}
-
-/// Excluded prefixes, and the netns's further addresses: a pod that calls itself by any of its names is not captured.
-fn cidr_keys(cookie: u64, pod: &PodNet, further: &[IpAddr]) -> Vec<CidrKey> {
-    let excluded = pod.exclusions.outbound_cidrs.iter().map(|net| (net.network(), net.prefix_len()));
-    let own = further.iter().map(|ip| (*ip, if ip.is_ipv4() { 32 } else { 128 }));
-    let key = |(ip, prefix): (IpAddr, u8)| CidrKey {
-        prefix_len: 64 + if ip.is_ipv4() { 96 } else { 0 } + u32::from(prefix),
-        cookie: cookie.to_ne_bytes(),
-        addr: ip.into(),
-    };
-    excluded.chain(own).map(key).collect()
-}
-
-fn map_failed(map: &'static str) -> impl Fn(io::Error) -> KernelError {
+pub(super) fn map_failed(map: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |error| KernelError::Map { map, error }
 }
 
 /// The kernel says E2BIG (hash) or ENOSPC (trie) when a map is full.
-fn full_or_failed(map: &'static str, max: u32) -> impl Fn(io::Error) -> KernelError {
+pub(super) fn full_or_failed(map: &'static str, max: u32) -> impl Fn(io::Error) -> KernelError {
     move |error| match error.raw_os_error() {
         Some(libc::E2BIG | libc::ENOSPC) => KernelError::Full { map, max },
         _ => KernelError::Map { map, error },

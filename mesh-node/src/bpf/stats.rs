@@ -53,6 +53,7 @@ impl Hooks {
     /// Removes entries that are too old to be used, and logs refusals counted since the last sweep. Every few seconds.
     pub fn sweep(&self) -> Swept {
         self.log_refusals();
+        self.sweep_probers();
         let now = sys::monotonic_ns();
         let old = |at_ns: u64, bound: u64| now.saturating_sub(at_ns) > bound;
         let mut swept = Swept::default();
