@@ -21,13 +21,17 @@ use tokio::net::TcpStream;
 
 use crate::{
     conns::{Cut, Direction},
-    worker::{Accepted, Door, Worker},
+    worker::{Accepted, Door, Socket, Worker},
 };
 
 /// One accepted connection, from its first to its last byte.
 pub async fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     let Accepted { stream, peer, door, pod, place, load } = accepted;
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let stream = match stream {
+        Socket::Here(stream) => Ok(stream),
+        Socket::Moved(stream) => TcpStream::from_std(stream),
+    };
+    let Ok(stream) = stream else { return };
     if pod.is_gone() {
         relay::ends::reset_on_close(&stream);
         return;

@@ -48,11 +48,20 @@ pub enum Door {
     Hbone,
 }
 
+/// An accepted socket on its way to its worker.
+#[derive(Debug)]
+pub enum Socket {
+    /// Accepted by the worker that serves it.
+    Here(tokio::net::TcpStream),
+    /// On its way from another worker: with no runtime.
+    Moved(TcpStream),
+}
+
 /// A connection that came in and has a place in the pod's budget.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The socket, not yet with any runtime.
-    pub stream: TcpStream,
+    /// The socket.
+    pub stream: Socket,
     /// Its other end.
     pub peer: std::net::SocketAddr,
     /// By which listener.

@@ -51,7 +51,7 @@ pub struct Inbound {
     /// When it was accepted.
     pub started: SystemTime,
     /// Its entry in the registry.
-    pub registered: Registered,
+    pub registered: Rc<Registered>,
 }
 
 /// Why somebody is not let in.
@@ -244,7 +244,8 @@ impl Inbound {
             source: snapshot.workload_at(self.client.ip()).cloned(),
             source_identity: self.peer.identity.clone(),
             destination: Some(self.workload.clone()),
-            destination_identity: (self.security == Security::MutualTls).then(|| self.workload.identity.clone()),
+            destination_identity: (self.security == Security::MutualTls)
+                .then(|| self.workload.identity.clone()),
             service: service_of(snapshot, &self.workload, self.to.port()),
             protocol,
             security: self.security,

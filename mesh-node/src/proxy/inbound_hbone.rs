@@ -30,7 +30,7 @@ use crate::{
     identity::verify_peer,
     phase::Stage,
     telemetry::Security,
-    upstream::{hbone::unanswered, hbone::MAX_FRAME, stream::TunnelStream},
+    upstream::{hbone::MAX_FRAME, hbone::unanswered, stream::TunnelStream},
     worker::Worker,
 };
 
@@ -163,11 +163,18 @@ impl Waiting {
 }
 
 /// One CONNECT.
-async fn connect(worker: &Rc<Worker>, carrier: &Carrier, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+async fn connect(
+    worker: &Rc<Worker>,
+    carrier: &Carrier,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
     let (head, body) = request.into_parts();
     let waiting = Waiting { respond, body };
     let arrived = worker.rooms.state.wait_complete(worker.limits().snapshot_wait).await;
-    let Some(workload) = worker.rooms.state.snapshot().workload(&carrier.pod.uid).filter(|_| arrived).cloned() else {
+    let Some(workload) =
+        worker.rooms.state.snapshot().workload(&carrier.pod.uid).filter(|_| arrived).cloned()
+    else {
         worker.counters.no_snapshot.inc();
         return waiting.answer(StatusCode::SERVICE_UNAVAILABLE);
     };
@@ -196,7 +203,7 @@ async fn connect(worker: &Rc<Worker>, carrier: &Carrier, request: Request<RecvSt
         to,
         security: Security::MutualTls,
         started: SystemTime::now(),
-        registered,
+        registered: Rc::new(registered),
     };
     let _busy = worker.rooms.phase.busy();
     inbound::serve(worker, inbound, waiting).await;

@@ -49,7 +49,7 @@ pub async fn serve(
         to,
         security: Security::None,
         started: SystemTime::now(),
-        registered,
+        registered: Rc::new(registered),
     };
     inbound::serve(worker, inbound, Socket(stream)).await;
 }

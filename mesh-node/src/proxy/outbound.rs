@@ -200,9 +200,7 @@ fn endpoints(snapshot: &Snapshot, source: &Workload, meant: &Meant) -> Result<En
         Meant::Service(service, port) => {
             decide::connection(snapshot, source, service, *port).map(Endpoints::from)
         }
-        Meant::Pod(pod, service) => {
-            Ok(Endpoints::of_pod(pod, service.as_ref().map(|(service, _)| service)))
-        }
+        Meant::Pod(pod, service) => Ok(Endpoints::of_pod(pod, service.as_ref().map(|(service, _)| service))),
     }
 }
 

@@ -66,7 +66,11 @@ pub fn went_to(record: &mut ConnectionRecord, candidate: Option<&Candidate>, con
 }
 
 /// The record of the other side, where one pass of this process was both.
-pub fn mirrored(record: &ConnectionRecord, destination: &Arc<Workload>, upstream: SocketAddr) -> ConnectionRecord {
+pub fn mirrored(
+    record: &ConnectionRecord,
+    destination: &Arc<Workload>,
+    upstream: SocketAddr,
+) -> ConnectionRecord {
     ConnectionRecord {
         reporter: Reporter::Destination,
         destination: Some(destination.clone()),

@@ -141,7 +141,14 @@ struct Direction {
 
 impl Direction {
     fn new(size: usize) -> Self {
-        Self { chunk: Bytes::new(), buffer: BytesMut::new(), smallest: size, size, read_over: false, finished: false }
+        Self {
+            chunk: Bytes::new(),
+            buffer: BytesMut::new(),
+            smallest: size,
+            size,
+            read_over: false,
+            finished: false,
+        }
     }
 
     /// Ready when this direction is over; an error when its source broke.

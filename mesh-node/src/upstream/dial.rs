@@ -55,7 +55,13 @@ pub enum Form<'a> {
 }
 
 /// How this endpoint is reached, before anybody asked for permission.
-pub fn route(worker: &Worker, snapshot: &Snapshot, caller: &Caller, candidate: &Candidate, form: Form<'_>) -> Route {
+pub fn route(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    candidate: &Candidate,
+    form: Form<'_>,
+) -> Route {
     let destination = &candidate.workload;
     if destination.node == worker.rooms.config.node
         && let Some(pod) = worker.pods.find(&destination.uid)
@@ -66,7 +72,10 @@ pub fn route(worker: &Worker, snapshot: &Snapshot, caller: &Caller, candidate: &
             SameNode::Auto => !caller.pod.on_bridge && !pod.on_bridge,
         };
         let hairpin = caller.pod.uid == pod.uid;
-        if trusted && !pod.is_gone() && (hairpin || agrees(snapshot, destination, candidate.addr.port(), form)) {
+        if trusted
+            && !pod.is_gone()
+            && (hairpin || agrees(snapshot, destination, candidate.addr.port(), form))
+        {
             return Route::Vouch(pod);
         }
         return Route::Tunnel;

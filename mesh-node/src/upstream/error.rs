@@ -112,7 +112,9 @@ impl DialError {
     pub fn flags(&self) -> ResponseFlags {
         match self {
             Self::Denied(_) | Self::DeniedByPeer { .. } => ResponseFlags::DENIED,
-            Self::NoCertificate(_) | Self::WrongIdentity { .. } | Self::Peer { .. } => ResponseFlags::IDENTITY_ERROR,
+            Self::NoCertificate(_) | Self::WrongIdentity { .. } | Self::Peer { .. } => {
+                ResponseFlags::IDENTITY_ERROR
+            }
             Self::Tls { .. } => ResponseFlags::TLS_FAILURE,
             _ => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
         }

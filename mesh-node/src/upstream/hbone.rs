@@ -27,7 +27,9 @@ use futures::{
 };
 use h2::client::SendRequest;
 use http::{HeaderValue, Method, Request, StatusCode, header::HeaderName};
-use mesh_model::{decide::Candidate, identity::Identity, name::WorkloadUid, snapshot::Snapshot, workload::Workload};
+use mesh_model::{
+    decide::Candidate, identity::Identity, name::WorkloadUid, snapshot::Snapshot, workload::Workload,
+};
 use tokio::{
     task::{AbortHandle, spawn_local},
     time::{MissedTickBehavior, interval, timeout},
@@ -167,7 +169,8 @@ impl Tunnels {
         if let Some(opening) = &entry.opening {
             return opening.clone();
         }
-        let (worker, pair, caller, destination) = (worker.clone(), pair.clone(), caller.clone(), destination.clone());
+        let (worker, pair, caller, destination) =
+            (worker.clone(), pair.clone(), caller.clone(), destination.clone());
         let to = SocketAddr::new(pair.ip, HBONE_PORT);
         let task = spawn_local(async move {
             let opened = open::open(&worker, &caller, &destination, to, connect_timeout).await;
@@ -201,15 +204,16 @@ impl Tunnels {
         let idle = worker.limits().pool_idle;
         self.pairs.borrow_mut().retain(|pair, entry| {
             let source_lives = !entry.pod.is_gone();
-            let as_it_was = snapshot
-                .workload(&pair.destination)
-                .is_some_and(|destination| destination.identity == entry.expected && destination.has_ip(pair.ip));
+            let as_it_was = snapshot.workload(&pair.destination).is_some_and(|destination| {
+                destination.identity == entry.expected && destination.has_ip(pair.ip)
+            });
             if !source_lives || !as_it_was {
                 entry.end();
                 return false;
             }
             entry.live.retain(|tunnel| {
-                let unused = tunnel.streams.load(Ordering::Relaxed) == 0 && tunnel.used.get().elapsed() >= idle;
+                let unused =
+                    tunnel.streams.load(Ordering::Relaxed) == 0 && tunnel.used.get().elapsed() >= idle;
                 !unused && !tunnel.closed.get()
             });
             !entry.live.is_empty() || entry.opening.is_some()
@@ -311,7 +315,10 @@ fn request(source: &Workload, client: SocketAddr, to: SocketAddr) -> Request<()>
     };
     put("baggage", baggage(source));
     put("forwarded", format!("for=\"{client}\""));
-    put("traceparent", format!("00-{:032x}-{:016x}-00", rand::random::<u128>() | 1, rand::random::<u64>() | 1));
+    put(
+        "traceparent",
+        format!("00-{:032x}-{:016x}-00", rand::random::<u128>() | 1, rand::random::<u64>() | 1),
+    );
     request
 }
 

@@ -100,11 +100,8 @@ impl Load {
         }
         match balancer {
             Balancer::RoundRobin => {
-                let turn = Turn {
-                    service: group.service.cloned(),
-                    subset: group.subset.cloned(),
-                    port: group.port,
-                };
+                let turn =
+                    Turn { service: group.service.cloned(), subset: group.subset.cloned(), port: group.port };
                 let mut turns = self.turns.borrow_mut();
                 if turns.len() > KEPT_IDLE {
                     turns.clear();
@@ -115,7 +112,9 @@ impl Load {
                 candidates.get(*at % candidates.len())
             }
             // The dialled address has no tunnel port when it is a VIP, so an endpoint is drawn.
-            Balancer::Random | Balancer::Passthrough => candidates.get(rand::random_range(0..candidates.len())),
+            Balancer::Random | Balancer::Passthrough => {
+                candidates.get(rand::random_range(0..candidates.len()))
+            }
             Balancer::LeastRequest => {
                 let first = rand::random_range(0..candidates.len());
                 let mut second = rand::random_range(0..candidates.len() - 1);

@@ -103,7 +103,9 @@ impl TunnelStream {
     /// Ready once the peer reset the stream; for the time when there is nothing to read any more.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match ready!(self.send.poll_reset(cx)) {
-            Ok(reason) => Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, h2::Error::from(reason))),
+            Ok(reason) => {
+                Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, h2::Error::from(reason)))
+            }
             Err(error) => Poll::Ready(into_io(error)),
         }
     }
@@ -134,7 +136,11 @@ fn into_io(error: h2::Error) -> io::Error {
 }
 
 impl AsyncRead for TunnelStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let Some(mut data) = ready!(self.poll_data(cx))? else { return Poll::Ready(Ok(())) };
         let part = data.split_to(data.len().min(buf.remaining()));
         buf.put_slice(&part);

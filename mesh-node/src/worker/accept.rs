@@ -1,16 +1,16 @@
 //! Accepting from one listener of one pod, and handing the connection to the worker with the fewest.
 
-use std::{io, net::TcpListener, rc::Rc};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use socket2::SockRef;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    net::{TcpListener, TcpStream},
     sync::mpsc::error::TrySendError,
     time::{sleep, timeout},
 };
 
-use super::{Accepted, Door, LaneWork, Listen, Worker, serve};
-use crate::{capture::Place, phase::Stage};
+use super::{Accepted, Door, LaneWork, Listen, Socket, Worker, serve};
+use crate::{capture::Place, phase::Stage, proxy::relay::ends::reset_on_close};
 
 /// Runs until the listener is to be closed or the process drains.
 pub(super) async fn run(worker: Rc<Worker>, listen: Listen) {
@@ -35,33 +35,29 @@ async fn accept_all(worker: &Rc<Worker>, listen: &Listen) -> io::Result<()> {
         .with_interval(limits.keepalive_interval)
         .with_retries(limits.keepalive_probes);
     socket.set_tcp_keepalive(&keepalive)?;
-    let listener = AsyncFd::register_with_interest(listen.listener.try_clone()?, Interest::READABLE)?;
+    let listener = TcpListener::from_std(listen.listener.try_clone()?)?;
     loop {
-        let mut ready = listener.readable().await?;
-        match ready.try_io(|listener| accept_one(listener.get_ref())) {
-            Err(_would_block) => {}
-            Ok(Ok((stream, peer))) => match place(worker, listen).await {
-                Some(place) => hand_over(worker, listen, stream, peer, place),
+        match listener.accept().await {
+            Ok((stream, peer)) => match place(worker, listen).await {
+                Some(place) => hand_over(worker, listen, stream, canonical(peer), place),
                 None => {
                     worker.counters.connections_refused.inc();
-                    refuse(&stream);
+                    reset_on_close(&stream);
                 }
             },
-            Ok(Err(error)) if is_of_the_connection(&error) => {}
-            Ok(Err(error)) if is_of_the_process(&error) => {
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) if is_of_the_process(&error) => {
                 worker.counters.accept_paused.inc();
                 tracing::warn!(pod = %listen.pod.uid, %error, "accepting pauses");
                 sleep(limits.accept_backoff).await;
             }
-            Ok(Err(error)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn accept_one(listener: &TcpListener) -> io::Result<(std::net::TcpStream, std::net::SocketAddr)> {
-    let (stream, peer) = listener.accept()?;
-    stream.set_nonblocking(true)?;
-    Ok((stream, std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 /// A place in the pod's budget. While there is none, this listener accepts nobody else: the kernel's queue is the queue.
@@ -73,34 +69,28 @@ async fn place(worker: &Worker, listen: &Listen) -> Option<Place> {
     }
 }
 
-fn hand_over(
-    worker: &Rc<Worker>,
-    listen: &Listen,
-    stream: std::net::TcpStream,
-    peer: std::net::SocketAddr,
-    place: Place,
-) {
+fn hand_over(worker: &Rc<Worker>, listen: &Listen, stream: TcpStream, peer: SocketAddr, place: Place) {
     let lane = worker.workers.least_loaded(worker.number);
     let target = &worker.workers.lanes[lane];
     let load = LaneWork::begin(&target.load);
-    let accepted = Accepted { stream, peer, door: listen.door, pod: listen.pod.clone(), place, load };
+    let accepted =
+        |stream| Accepted { stream, peer, door: listen.door, pod: listen.pod.clone(), place, load };
     if lane == worker.number {
-        serve(worker, accepted);
+        serve(worker, accepted(Socket::Here(stream)));
         return;
     }
-    match target.accepted.try_send(accepted) {
+    // Taken off this runtime, to be put on the other's.
+    let Ok(stream) = stream.into_std() else { return };
+    match target.accepted.try_send(accepted(Socket::Moved(stream))) {
         Ok(()) => {}
-        Err(TrySendError::Full(accepted) | TrySendError::Closed(accepted)) => {
+        Err(TrySendError::Full(refused) | TrySendError::Closed(refused)) => {
             worker.counters.hand_over_full.inc();
-            refuse(&accepted.stream);
+            if let Socket::Moved(stream) = &refused.stream {
+                // An error means that the connection is gone already.
+                let _gone = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
         }
     }
-}
-
-/// Makes dropping the socket send RST.
-fn refuse(stream: &std::net::TcpStream) {
-    // An error means that the connection is gone already.
-    let _gone = SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
 }
 
 /// Errors that concern only the connection that was about to be accepted (accept(2)).

@@ -40,7 +40,8 @@ pub(super) async fn open(
     let limits = worker.limits();
     let config = worker.rooms.certificates.client(&caller.workload.identity, limits.certificate_wait).await?;
     let limit = connect_timeout.unwrap_or(limits.upstream_connect);
-    let stream = dial::tcp(worker, caller.pod.netns(), to, None, OwnKind::Plain, caller.ifindex, limit).await?;
+    let stream =
+        dial::tcp(worker, caller.pod.netns(), to, None, OwnKind::Plain, caller.ifindex, limit).await?;
     let local = stream.local_addr().ok();
 
     // The name decides nothing (the verifier checks the chain, and the SPIFFE id is compared below); an address sends no SNI.
@@ -49,7 +50,9 @@ pub(super) async fn open(
     let stream = match timeout(limits.tls_handshake, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(DialError::Tls { to, error: Arc::new(error) }),
-        Err(_elapsed) => return Err(DialError::TooSlow { step: "TLS handshake", to, limit: limits.tls_handshake }),
+        Err(_elapsed) => {
+            return Err(DialError::TooSlow { step: "TLS handshake", to, limit: limits.tls_handshake });
+        }
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = verify_peer(certificates, &caller.workload.identity.trust_domain)
@@ -74,7 +77,9 @@ pub(super) async fn open(
     let (send, connection) = match timeout(limits.http2_preface, handshake).await {
         Ok(Ok(parts)) => parts,
         Ok(Err(error)) => return Err(DialError::Tunnel { to, error: Arc::new(error), stale: false }),
-        Err(_elapsed) => return Err(DialError::TooSlow { step: "HTTP/2 preface", to, limit: limits.http2_preface }),
+        Err(_elapsed) => {
+            return Err(DialError::TooSlow { step: "HTTP/2 preface", to, limit: limits.http2_preface });
+        }
     };
     let closed = Rc::new(Cell::new(false));
     let (interval, patience) = (limits.ping_interval, limits.ping_timeout);

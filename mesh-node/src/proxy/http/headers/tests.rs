@@ -1,0 +1,90 @@
+use http::{Method, Request};
+
+use super::*;
+
+fn parts(uri: &str, headers: &[(&str, &str)]) -> http::request::Parts {
+    let mut request = Request::builder().method(Method::GET).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+#[test]
+fn what_is_matched_is_what_is_forwarded() {
+    let read =
+        |uri: &str, headers: &[(&str, &str)]| Target::read(&parts(uri, headers), PathNormalization::Base);
+    let target = read("/a/../admin?x=/../y", &[("host", "Shop:80")]).unwrap();
+    assert_eq!(target.uri, "/admin?x=/../y");
+    assert_eq!(&*target.authority, "shop:80");
+    let target = read("/a/%2e%2e/b", &[("host", "shop")]).unwrap();
+    assert_eq!(target.uri, "/b");
+    let target = read("http://Reviews/x", &[("host", "other")]).unwrap();
+    assert_eq!((&*target.authority, target.uri.to_string()), ("reviews", "/x".to_owned()));
+}
+
+#[test]
+fn a_request_with_two_meanings_is_refused() {
+    let bad = [
+        vec![("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")],
+        vec![("host", "a"), ("host", "b")],
+        vec![],
+    ];
+    for headers in bad {
+        let refused = Target::read(&parts("/", &headers), PathNormalization::Base).unwrap_err();
+        assert_eq!(refused.status, 400);
+        assert!(refused.close);
+    }
+}
+
+#[test]
+fn hop_headers_are_taken_off_and_an_upgrade_is_kept() {
+    let mut headers = parts(
+        "/",
+        &[
+            ("connection", "close, x-secret, host"),
+            ("x-secret", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("host", "a"),
+        ],
+    )
+    .headers;
+    assert!(!take_off_hop(&mut headers));
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["host"]);
+
+    let mut headers = parts("/", &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]).headers;
+    assert!(take_off_hop(&mut headers));
+    assert_eq!(headers[CONNECTION], "upgrade");
+    assert_eq!(headers[UPGRADE], "websocket");
+
+    let mut headers = parts("/", &[("upgrade", "h2c")]).headers;
+    assert!(!take_off_hop(&mut headers));
+    assert!(headers.is_empty());
+}
+
+#[test]
+fn a_forged_client_certificate_header_changes_nothing() {
+    let identity = |account: &str| Identity::parse(&format!("spiffe://td/ns/shop/sa/{account}")).unwrap();
+    let forged = [("x-forwarded-client-cert", "By=x;URI=spiffe://td/ns/root/sa/admin")];
+    let mut headers = parts("/", &forged).headers;
+    name_caller(&mut headers, &identity("reviews"), Some(&identity("front")));
+    assert_eq!(headers[CLIENT_CERT], "By=spiffe://td/ns/shop/sa/reviews;URI=spiffe://td/ns/shop/sa/front");
+    assert_eq!(headers.get_all(CLIENT_CERT).iter().count(), 1);
+    name_caller(&mut headers, &identity("reviews"), None);
+    assert!(!headers.contains_key(CLIENT_CERT));
+}
+
+#[test]
+fn edits_replace_append_and_remove() {
+    let mut headers = parts("/", &[("a", "1"), ("b", "1"), ("c", "1")]).headers;
+    let edits = HeaderEdits {
+        set: vec![("a".into(), "2".into()), ("bad name".into(), "x".into())],
+        add: vec![("b".into(), "2".into())],
+        remove: vec!["c".into()],
+    };
+    edit(&mut headers, &edits);
+    assert_eq!(headers["a"], "2");
+    assert_eq!(headers.get_all("b").iter().collect::<Vec<_>>(), ["1", "2"]);
+    assert!(!headers.contains_key("c"));
+}
