@@ -52,9 +52,9 @@ impl Context<'_> {
         let mut findings = fact.findings(list);
         let own_hosts = self.own_hosts(&spec.hosts, &namespace, &mut findings);
         drop_unreachable(&mut rules, &mut findings);
-        for rule in &mut rules {
+        for (place, rule) in &mut rules {
             for (number, weighted) in rule.destinations.iter_mut().enumerate() {
-                let field = format!("{}.route[{number}].destination", rule.name);
+                let field = format!("spec.http[{place}].route[{number}].destination");
                 self.settle(&mut weighted.destination, &namespace, &field, &mut findings);
             }
         }
@@ -69,7 +69,7 @@ impl Context<'_> {
                 .as_ref()
                 .map(|time| time.0.to_string())
                 .unwrap_or_default(),
-            rules: rules.into_iter().map(Arc::new).collect(),
+            rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
         }
     }
 
@@ -138,24 +138,23 @@ fn is_catch_all(one: &HttpMatch) -> bool {
     *one == HttpMatch { name: one.name.clone(), ..HttpMatch::default() }
 }
 
-/// Takes out what can never be reached: after a rule that catches everything, and matches that an earlier rule has.
-fn drop_unreachable(rules: &mut Vec<HttpRule>, findings: &mut Findings<'_>) {
+/// Takes out what can never be reached, after a rule that catches everything, and names matches that an earlier rule has.
+fn drop_unreachable(rules: &mut Vec<(usize, HttpRule)>, findings: &mut Findings<'_>) {
     let catches = |rule: &HttpRule| rule.matches.is_empty() || rule.matches.iter().any(is_catch_all);
-    if let Some(last) = rules.iter().position(catches) {
-        let catcher = rules.get(last).map(|rule| rule.name.clone()).unwrap_or_default();
-        for rule in rules.drain(last + 1..) {
-            let message = format!("rule {} is never used: {catcher} before it matches everything", rule.name);
-            findings.add(Code::UnreachableRule, "spec.http", message);
+    if let Some(last) = rules.iter().position(|(_, rule)| catches(rule)) {
+        let catcher = rules.get(last).map(|(_, rule)| rule.name.clone()).unwrap_or_default();
+        for (place, _) in rules.drain(last + 1..) {
+            let message = format!("never used: {catcher} before it matches everything");
+            findings.add(Code::UnreachableRule, format!("spec.http[{place}]"), message);
         }
     }
     let mut seen: Vec<HttpMatch> = Vec::new();
-    for rule in rules.iter() {
+    for (place, rule) in rules.iter() {
         for one in &rule.matches {
             let nameless = HttpMatch { name: String::new(), ..one.clone() };
             if seen.contains(&nameless) {
-                let message =
-                    format!("a match of rule {} is never used: an earlier one is the same", rule.name);
-                findings.add(Code::IneffectiveMatch, "spec.http", message);
+                let message = "a match is never used: an earlier one is the same";
+                findings.add(Code::IneffectiveMatch, format!("spec.http[{place}].match"), message);
             } else {
                 seen.push(nameless);
             }

@@ -27,12 +27,13 @@ pub(crate) fn is_for_mesh(gateways: &[String]) -> bool {
     gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH)
 }
 
-/// Reads the rules. `default_retry` is for rules without `retries`. Rules that are only for gateways are left out.
+/// Reads the rules, each with its place in `http`. `default_retry` is for rules without `retries`. Rules that are only for gateways
+/// are left out.
 pub(crate) fn read(
     spec: &VirtualServiceSpec,
     default_retry: &RetryPolicy,
     findings: &mut Findings<'_>,
-) -> Vec<HttpRule> {
+) -> Vec<(usize, HttpRule)> {
     if spec.hosts.is_empty() {
         findings.add(Code::Invalid, "spec.hosts", "at least one host is needed");
     }
@@ -57,7 +58,9 @@ pub(crate) fn read(
         findings.add(Code::Invalid, "spec", "at least one of http, tls, tcp is needed");
     }
     let rules = spec.http.iter().enumerate();
-    rules.filter_map(|(number, route)| rule(number, route, default_retry, findings)).collect()
+    rules
+        .filter_map(|(number, route)| Some((number, rule(number, route, default_retry, findings)?)))
+        .collect()
 }
 
 fn rule(
