@@ -36,6 +36,9 @@ pub(super) const HOOKS: [(&str, &str); 5] = [
     (program::CONNECT6, "cgroup/connect6"),
 ];
 
+/// The verifier gives up with EAGAIN when a signal is pending, SIGCHLD of any child for instance.
+const LOAD_TRIES: usize = 16;
+
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_CGROUP: u32 = 3;
 
@@ -284,13 +287,23 @@ pub(super) fn load_program(
     section: &'static str,
 ) -> Result<(), KernelError> {
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
-    let result = match program {
-        aya::programs::Program::CgroupSockAddr(program) => program.load(),
-        aya::programs::Program::SockOps(program) => program.load(),
-        aya::programs::Program::SkLookup(program) => program.load(),
-        _ => return Err(KernelError::Missing(name)),
+    let mut load = || match program {
+        aya::programs::Program::CgroupSockAddr(program) => Some(program.load()),
+        aya::programs::Program::SockOps(program) => Some(program.load()),
+        aya::programs::Program::SkLookup(program) => Some(program.load()),
+        _ => None,
     };
-    result.map_err(|error| KernelError::Hook { hook: section, source: Box::new(error) })
+    for _ in 0..LOAD_TRIES {
+        match load().ok_or(KernelError::Missing(name))? {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => {
+                return result.map_err(|error| KernelError::Hook { hook: section, source: Box::new(error) });
+            }
+        }
+    }
+    let error = ProgramError::IOError(io::Error::from_raw_os_error(libc::EAGAIN));
+    Err(KernelError::Hook { hook: section, source: Box::new(error) })
 }
 
 /// An error of aya with its causes: the system call alone says little.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mesh_node::bpf::{CapturedPod, Exclusions, Hooks, HooksConfig, OwnKind, PodNet, detach_all};
@@ -18,6 +19,10 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// One world at a time: a command that one test spawns holds copies of another's sockets until it execs, and a closed
+/// socket then is not closed.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A router, its pods, and the configuration of an agent.
 pub struct World {
     name: String,
@@ -25,6 +30,7 @@ pub struct World {
     router: Netns,
     pods: u8,
     pub config: HooksConfig,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// A pod of a world; enrolled or not.
@@ -42,13 +48,23 @@ impl World {
             return None;
         }
         assert!(nix::unistd::geteuid().is_root(), "the kernel tests need root (or MESH_WORLD=skip)");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(World::make(Some(turn)))
+    }
+
+    /// A second world beside this one.
+    pub fn another(&self) -> World {
+        World::make(None)
+    }
+
+    fn make(turn: Option<MutexGuard<'static, ()>>) -> World {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("tl-exp-{}-{number}", std::process::id());
         let router = add_netns(&format!("{name}-r"));
         run_in(&router, "ip link set lo up");
         run_in(&router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         let config = HooksConfig::new(name.clone());
-        Some(World { name, number, router, pods: 0, config })
+        World { name, number, router, pods: 0, config, _turn: turn }
     }
 
     /// Loads or adopts the hooks.
