@@ -118,7 +118,12 @@ impl App {
         };
         let outputs = Outputs { placement, tokens, readiness };
         let token_files = TokenFiles::new(&config.state);
-        let publish = Publisher::new(facts, token_files, memory, metrics.clone(), outputs);
+        let options = mesh_api::Options {
+            trust_domain: config.trust_domain,
+            istio_labels: config.compat_istio_labels,
+            ..mesh_api::Options::default()
+        };
+        let publish = Publisher::new(options, facts, token_files, memory, metrics.clone(), outputs);
         let authenticator = Authenticator::new(known, metrics.clone());
         let signer = Arc::new(Signer::new(authority.clone(), placed, config.svid_ttl));
         let control =

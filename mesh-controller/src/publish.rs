@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use mesh_api::{Diagnostic, EnrolmentDecision, Index, Severity};
+use mesh_api::{Code, Diagnostic, EnrolmentDecision, Index, Options, Severity};
 use mesh_model::{
     name::{NodeName, WorkloadUid},
     resource::{Resource, ResourceKey},
 };
-use mesh_proto::{v1, version::Version};
+use mesh_proto::v1;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -28,135 +28,32 @@ use crate::{
     metrics::{EndLabels, Metrics, SeverityLabels, StageLabels},
     placement::Placement,
     source::FileChanges,
-    token::{TokenFiles, Tokens},
+    token::TokenFiles,
 };
 
+mod command;
+mod connection;
 mod memory;
 mod picture;
 mod settle;
 mod stream;
 mod view;
 
+pub use command::{COMMANDS, Command, Connect, Facts, Located, Outputs, Readiness, Said, StreamId};
+use connection::Connection;
 pub use memory::{Memory, MemoryError};
 use picture::Picture;
 use settle::Waiter;
-use stream::{Stream, Violation};
+use stream::Stream;
 
-/// A node that does not acknowledge a delta for this long is taken for dead.
-const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 /// A node that lost its stream this recently may be about to come back, and still believes what it was told.
 const MAY_RETURN: Duration = Duration::from_secs(10);
-/// Commands waiting; then the senders wait.
-pub const COMMANDS: usize = 1024;
 /// Commands taken before a compilation: so many changes cost one.
 const BATCH: usize = 512;
 /// The hand-shake takes at most this many stages in one go; each may need a compilation.
 const MAX_ROUNDS: usize = 8;
 /// `Settle` calls at a time.
 const MAX_WAITERS: usize = 256;
-
-/// Names one stream of one node: a second stream of the same node gets another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamId(u64);
-
-/// A node that said Hello.
-#[derive(Debug)]
-pub struct Connect {
-    /// Who, proven by its token.
-    pub node: NodeName,
-    /// Its version.
-    pub version: String,
-    /// What it holds.
-    pub held: HashMap<ResourceKey, Version>,
-    /// Where its inspection API is.
-    pub inspect_address: String,
-    /// The way to it. Room for a delta and a farewell.
-    pub outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
-    /// Cancelled when the stream is over on our side.
-    pub over: CancellationToken,
-}
-
-/// What a connected node says.
-#[derive(Debug)]
-pub enum Said {
-    /// It applied a delta, but for these.
-    Ack {
-        /// Which delta.
-        nonce: u64,
-        /// What it would not take.
-        refused: Vec<(ResourceKey, String)>,
-    },
-    /// The state of its workloads.
-    Report(v1::Report),
-}
-
-/// Where a node's inspection API is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Located {
-    /// `host:port`.
-    pub inspect_address: String,
-}
-
-/// Everything that the publisher can be asked or told.
-#[derive(Debug)]
-pub enum Command {
-    /// The source changed.
-    Source(FileChanges),
-    /// A node came.
-    Connect(Connect, oneshot::Sender<StreamId>),
-    /// A node said something.
-    Heard(StreamId, NodeName, Said),
-    /// A node's stream ended.
-    Gone(StreamId, NodeName),
-    /// Answer when everything is quiet, or at the deadline.
-    Settle(Instant, oneshot::Sender<v1::SettleReply>),
-    /// For `meshctl status`.
-    Status(oneshot::Sender<v1::StatusReply>),
-    /// For `meshctl config`; of one node, or of all.
-    Dump(Option<NodeName>, oneshot::Sender<Option<v1::DumpReply>>),
-    /// For a grant; None: the node is not connected.
-    Locate(NodeName, oneshot::Sender<Option<Located>>),
-}
-
-/// Whether the controller can serve.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Readiness {
-    /// The source was read and compiled once.
-    pub compiled: bool,
-    /// Why the source cannot be read now.
-    pub source_error: Option<String>,
-}
-
-/// What the publisher makes known to the rest of the process.
-#[derive(Debug)]
-pub struct Outputs {
-    /// Who runs where, for signing.
-    pub placement: watch::Sender<Arc<Placement>>,
-    /// Who may call.
-    pub tokens: watch::Sender<Arc<Tokens>>,
-    /// Whether we can serve.
-    pub readiness: watch::Sender<Readiness>,
-}
-
-/// What does not change while the process runs.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// `dir:PATH`.
-    pub source: String,
-    /// RFC 3339.
-    pub ca_not_after: String,
-}
-
-struct Connection {
-    id: StreamId,
-    stream: Stream,
-    outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
-    over: CancellationToken,
-    version: String,
-    inspect_address: String,
-    sent_at: Instant,
-    acked_at: Instant,
-}
 
 /// See the module.
 pub struct Publisher {
@@ -185,6 +82,7 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher that knows nothing but what was published before it.
     pub fn new(
+        options: Options,
         facts: Facts,
         token_files: TokenFiles,
         memory: Memory,
@@ -198,7 +96,7 @@ impl Publisher {
             memory,
             metrics,
             outputs,
-            index: Index::new(),
+            index: Index::with_options(options),
             nodes: BTreeSet::new(),
             picture: Picture::default(),
             wishes: BTreeMap::new(),
@@ -372,8 +270,10 @@ impl Publisher {
         let compiled = mesh_api::compile(&self.index, &self.enrolments.enrolled());
         self.metrics.compile_seconds.observe(began.elapsed().as_secs_f64());
         self.wishes = wishes(&compiled.resources, &compiled.enrolment);
-        self.log_news(&compiled.diagnostics);
-        self.diagnostics = compiled.diagnostics;
+        let mut diagnostics = compiled.diagnostics;
+        diagnostics.extend(self.foreign_trust_domain(&compiled.resources));
+        self.log_news(&diagnostics);
+        self.diagnostics = diagnostics;
         self.update_nodes();
         if let Some(picture) = self.picture.next(&compiled.resources) {
             // Before any node can ask on the strength of it.
@@ -389,6 +289,23 @@ impl Publisher {
             *current = readiness;
             changed
         });
+    }
+
+    /// The authority signs for the trust domain of its flag; workloads of another get no certificate.
+    fn foreign_trust_domain(&self, resources: &BTreeMap<ResourceKey, Resource>) -> Option<Diagnostic> {
+        let Some(Resource::Mesh(mesh)) = resources.get(&ResourceKey::Mesh) else { return None };
+        let ours = &self.index.options().trust_domain;
+        (mesh.trust_domain != *ours).then(|| Diagnostic {
+            severity: Severity::Error,
+            code: Code::Invalid,
+            object: None,
+            field: "trustDomain".to_owned(),
+            message: format!(
+                "the mesh's settings say {}, the controller was started with --trust-domain {ours}: no certificate is signed",
+                mesh.trust_domain
+            ),
+            origin: None,
+        })
     }
 
     /// Tokens for the nodes that there are.
@@ -504,37 +421,6 @@ impl Publisher {
         let returns = self.left_at.values().map(|left| *left + MAY_RETURN).filter(|until| *until > now);
         let returns = withdrawal.is_some().then(|| returns.min()).flatten();
         acknowledgements.chain(waiters).chain(withdrawal).chain(returns).min()
-    }
-}
-
-impl Connection {
-    fn acknowledge(
-        &mut self,
-        node: &NodeName,
-        nonce: u64,
-        refused: Vec<(ResourceKey, String)>,
-        metrics: &Metrics,
-    ) -> Result<(), Violation> {
-        for (key, error) in &refused {
-            metrics.refused_resources.inc();
-            tracing::error!(%node, resource = %key, error, "the node refused a resource and keeps its last good one");
-        }
-        self.stream.acknowledge(nonce, refused)?;
-        let now = Instant::now();
-        metrics.acknowledge_seconds.observe(now.duration_since(self.sent_at).as_secs_f64());
-        self.acked_at = now;
-        Ok(())
-    }
-
-    /// When the delta under way has to be acknowledged.
-    fn deadline(&self) -> Option<Instant> {
-        self.stream.is_under_way().then(|| self.sent_at + ACKNOWLEDGE)
-    }
-
-    /// Ends the stream with a reason; if there is no room for it, without.
-    fn close(self, status: Status) {
-        let _ = self.outbound.try_send(Err(status));
-        self.over.cancel();
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -127,7 +127,7 @@ pub fn accept(
             tokio::spawn(async move {
                 match handshake(acceptor, tcp).await {
                     // The server has gone if this fails.
-                    Ok(io) => drop(finished.send(Ok(Accepted { io, _place: place })).await),
+                    Ok(io) => drop(finished.send(Ok(Accepted::new(io, place))).await),
                     Err(error) => {
                         metrics.tls_failures.inc();
                         tracing::debug!(%error, "TLS handshake");
@@ -148,7 +148,15 @@ async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<TlsStrea
 #[derive(Debug)]
 pub struct Accepted {
     io: TlsStream<TcpStream>,
+    /// Until the first byte came: a client that says nothing keeps no place. Later HTTP/2's pings find it out.
+    silence: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    fn new(io: TlsStream<TcpStream>, place: OwnedSemaphorePermit) -> Self {
+        Self { io, silence: Some(Box::pin(sleep(HANDSHAKE))), _place: place }
+    }
 }
 
 impl Connected for Accepted {
@@ -165,7 +173,13 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if read.is_ready() {
+            self.silence = None;
+        } else if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

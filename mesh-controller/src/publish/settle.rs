@@ -10,7 +10,7 @@ use mesh_model::{
 use mesh_proto::v1;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Connection, MAX_WAITERS, Publisher, View, view::diagnostic};
+use super::{Connection, MAX_WAITERS, Publisher, View};
 use crate::enrol::{Evidence, Stage, Witness};
 
 /// Lines of `pending`.
@@ -46,7 +46,7 @@ impl Publisher {
                     settled,
                     generation: self.picture.generation(),
                     pending: awaited.iter().cloned().chain(self.away()).take(MAX_PENDING).collect(),
-                    diagnostics: self.diagnostics.iter().map(diagnostic).collect(),
+                    diagnostics: self.findings(),
                 };
                 let _ = waiter.reply.send(reply);
             } else {

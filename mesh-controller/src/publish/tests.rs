@@ -1,9 +1,10 @@
 //! Time-outs and answers of the publisher, on a paused clock.
 
 use mesh_api::parse;
+use tokio::sync::{oneshot, watch};
 use tonic::Code;
 
-use super::*;
+use super::{connection::ACKNOWLEDGE, *};
 
 struct Bench {
     commands: mpsc::Sender<Command>,
@@ -23,7 +24,14 @@ impl Bench {
         let outputs = Outputs { placement, tokens, readiness };
         let memory = Memory::open(state.path()).unwrap();
         let facts = Facts { source: String::new(), ca_not_after: String::new() };
-        let publisher = Publisher::new(facts, TokenFiles::new(state.path()), memory, Metrics::new(), outputs);
+        let publisher = Publisher::new(
+            Options::default(),
+            facts,
+            TokenFiles::new(state.path()),
+            memory,
+            Metrics::new(),
+            outputs,
+        );
         let (commands, received) = mpsc::channel(COMMANDS);
         let stop = CancellationToken::new();
         tokio::spawn(publisher.run(received, stop.clone()));
@@ -124,8 +132,8 @@ async fn a_resource_that_a_node_refuses_keeps_settle_waiting() {
     bench.files(&[NODES]).await;
     let (id, mut inbox) = bench.connect("node-1").await;
     let delta = delta(&mut inbox).await;
-    let Some(item) = delta.upserts.first() else { return };
-    let key = mesh_proto::decode::resource(item.resource.clone().unwrap()).unwrap().key();
+    let resource = delta.upserts[0].resource.clone().unwrap();
+    let key = mesh_proto::decode::resource(resource).unwrap().key();
     let ack = Said::Ack { nonce: delta.nonce, refused: vec![(key, "too new for me".to_owned())] };
     bench.commands.send(Command::Heard(id, NodeName::new("node-1"), ack)).await.unwrap();
     let reply = bench.settle(Duration::from_secs(1)).await;
@@ -168,4 +176,13 @@ async fn a_farewell_at_shutdown() {
     bench.stop.cancel();
     assert_eq!(inbox.recv().await.unwrap().unwrap_err().code(), Code::Unavailable);
     assert!(inbox.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trust_domain_that_is_not_the_authoritys_is_a_finding() {
+    let bench = Bench::start().await;
+    bench.files(&[NODES, ("mesh.yaml", "trustDomain: elsewhere.example\n")]).await;
+    let reply = bench.settle(Duration::from_secs(1)).await;
+    let finding = reply.diagnostics.iter().find(|finding| finding.field == "trustDomain").unwrap();
+    assert!(finding.message.contains("elsewhere.example"), "{finding:?}");
 }

@@ -1,11 +1,16 @@
 //! What the publisher shows to people: status, dump, diagnostics, as mesh-proto messages.
 
+use std::cmp::Reverse;
+
 use mesh_api::{Diagnostic, Severity};
 use mesh_model::name::NodeName;
 use mesh_proto::{encode, v1};
 use tokio::time::Instant;
 
 use super::{Connection, Publisher, picture::Encoded};
+
+/// Findings in one answer; with a kilobyte each they fit into gRPC's usual 4 MiB.
+const MAX_FINDINGS: usize = 2000;
 
 impl Publisher {
     /// For `meshctl status`.
@@ -19,10 +24,17 @@ impl Publisher {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.picture.generation(),
             nodes: nodes.collect(),
-            diagnostics: self.diagnostics.iter().map(diagnostic).collect(),
+            diagnostics: self.findings(),
             ca_not_after: self.facts.ca_not_after.clone(),
             source: self.facts.source.clone(),
         }
+    }
+
+    /// The worst first, and not more than a message should hold.
+    pub(super) fn findings(&self) -> Vec<v1::Diagnostic> {
+        let mut findings: Vec<&Diagnostic> = self.diagnostics.iter().collect();
+        findings.sort_by_key(|finding| Reverse(finding.severity));
+        findings.into_iter().take(MAX_FINDINGS).map(diagnostic).collect()
     }
 
     /// For `meshctl config`; None: there is no such node.
@@ -40,8 +52,7 @@ pub(super) fn versioned(encoded: &Encoded) -> v1::VersionedResource {
     v1::VersionedResource { version: encoded.version.to_bytes(), resource: Some(encoded.message.clone()) }
 }
 
-/// A finding as a message.
-pub(super) fn diagnostic(finding: &Diagnostic) -> v1::Diagnostic {
+fn diagnostic(finding: &Diagnostic) -> v1::Diagnostic {
     let severity = match finding.severity {
         Severity::Info => v1::Severity::Info,
         Severity::Warning => v1::Severity::Warning,

@@ -1,0 +1,109 @@
+//! What the publisher can be asked and told, and what it makes known.
+
+use std::{collections::HashMap, sync::Arc};
+
+use mesh_model::{name::NodeName, resource::ResourceKey};
+use mesh_proto::{v1, version::Version};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{placement::Placement, source::FileChanges, token::Tokens};
+
+/// Commands waiting; then the senders wait.
+pub const COMMANDS: usize = 1024;
+
+/// Names one stream of one node: a second stream of the same node gets another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamId(pub(super) u64);
+
+/// A node that said Hello.
+#[derive(Debug)]
+pub struct Connect {
+    /// Who, proven by its token.
+    pub node: NodeName,
+    /// Its version.
+    pub version: String,
+    /// What it holds.
+    pub held: HashMap<ResourceKey, Version>,
+    /// Where its inspection API is.
+    pub inspect_address: String,
+    /// The way to it. Room for a delta and a farewell.
+    pub outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
+    /// Cancelled when the stream is over on our side.
+    pub over: CancellationToken,
+}
+
+/// What a connected node says.
+#[derive(Debug)]
+pub enum Said {
+    /// It applied a delta, but for these.
+    Ack {
+        /// Which delta.
+        nonce: u64,
+        /// What it would not take.
+        refused: Vec<(ResourceKey, String)>,
+    },
+    /// The state of its workloads.
+    Report(v1::Report),
+}
+
+/// Where a node's inspection API is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Located {
+    /// `host:port`.
+    pub inspect_address: String,
+}
+
+/// Everything that the publisher can be asked or told.
+#[derive(Debug)]
+pub enum Command {
+    /// The source changed.
+    Source(FileChanges),
+    /// A node came.
+    Connect(Connect, oneshot::Sender<StreamId>),
+    /// A node said something.
+    Heard(StreamId, NodeName, Said),
+    /// A node's stream ended.
+    Gone(StreamId, NodeName),
+    /// Answer when everything is quiet, or at the deadline.
+    Settle(Instant, oneshot::Sender<v1::SettleReply>),
+    /// For `meshctl status`.
+    Status(oneshot::Sender<v1::StatusReply>),
+    /// For `meshctl config`; of one node, or of all.
+    Dump(Option<NodeName>, oneshot::Sender<Option<v1::DumpReply>>),
+    /// For a grant; None: the node is not connected.
+    Locate(NodeName, oneshot::Sender<Option<Located>>),
+}
+
+/// Whether the controller can serve.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Readiness {
+    /// The source was read and compiled once.
+    pub compiled: bool,
+    /// Why the source cannot be read now.
+    pub source_error: Option<String>,
+}
+
+/// What the publisher makes known to the rest of the process.
+#[derive(Debug)]
+pub struct Outputs {
+    /// Who runs where, for signing.
+    pub placement: watch::Sender<Arc<Placement>>,
+    /// Who may call.
+    pub tokens: watch::Sender<Arc<Tokens>>,
+    /// Whether we can serve.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `dir:PATH`.
+    pub source: String,
+    /// RFC 3339.
+    pub ca_not_after: String,
+}
