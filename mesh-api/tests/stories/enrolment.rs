@@ -1,1 +1,104 @@
-//! Stub.
+//! Who shall be in the mesh, and how far the hand-shake is.
+
+use mesh_api::{Code, Compiled, Enrolled, EnrolmentDecision, Index, Options, compile, parse};
+use mesh_model::workload::{Enrolment, Tunnel};
+
+use crate::world::{Ask, SHOP, index, shop};
+
+fn decision(compiled: &Compiled, uid: &str) -> EnrolmentDecision {
+    compiled.enrolment.get(uid).cloned().unwrap_or_else(|| panic!("no workload {uid}"))
+}
+
+fn is_wanted(namespace_labels: &str, pod_metadata: &str) -> bool {
+    let yaml = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: x, labels: {{{namespace_labels}}}}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: x{pod_metadata}}}\nspec: {{nodeName: n1, containers: []}}\n"
+    );
+    decision(&shop(&yaml), "x/p") == EnrolmentDecision::Wanted
+}
+
+#[test]
+fn labels_decide_and_the_pod_wins() {
+    let table = [
+        ("", "", false),
+        ("tulle.dev/mesh: enabled", "", true),
+        ("tulle.dev/mesh: disabled", "", false),
+        ("tulle.dev/mesh: enabled", ", labels: {tulle.dev/mesh: disabled}", false),
+        ("tulle.dev/mesh: disabled", ", labels: {tulle.dev/mesh: enabled}", true),
+        ("istio.io/dataplane-mode: ambient", "", true),
+        ("istio-injection: enabled", "", true),
+        ("istio-injection: enabled", ", labels: {istio.io/dataplane-mode: none}", false),
+        ("istio-injection: enabled", ", annotations: {sidecar.istio.io/inject: \"false\"}", false),
+        ("", ", labels: {sidecar.istio.io/inject: \"true\"}", true),
+        ("tulle.dev/mesh: disabled, istio-injection: enabled", "", false),
+        ("istio.io/dataplane-mode: ambient, istio-injection: disabled", "", true),
+    ];
+    for (namespace, pod, expected) in table {
+        assert_eq!(is_wanted(namespace, pod), expected, "{namespace:?} {pod:?}");
+    }
+}
+
+#[test]
+fn contradictions_and_misspelt_values_are_said() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {tulle.dev/mesh: disabled, istio-injection: enabled}}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: y, labels: {tulle.dev/mesh: yess}}\n",
+    );
+    assert_eq!(compiled.found(Code::ContradictingLabels).len(), 1);
+    assert!(compiled.found(Code::InvalidAnnotation)[0].message.contains("yess"));
+}
+
+#[test]
+fn istios_labels_without_effect_are_said() {
+    let mut index = Index::with_options(Options { istio_labels: false, ..Options::default() });
+    let _ = index.apply_file(parse("0.yaml", SHOP));
+    let _ = index.apply_file(parse(
+        "1.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {istio-injection: enabled}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: x}\nspec: {nodeName: n1, containers: []}\n",
+    ));
+    let compiled = compile(&index, &Enrolled::default());
+    assert_eq!(decision(&compiled, "x/p"), EnrolmentDecision::NotWanted);
+    assert_eq!(compiled.found(Code::LabelWithoutEffect).len(), 1);
+    assert_eq!(decision(&compiled, "shop/front"), EnrolmentDecision::Wanted, "ours counts");
+}
+
+#[test]
+fn what_cannot_be_captured_is_refused_with_its_reason() {
+    let table = [
+        ("", "hostNetwork: true, containers: []", "host's network"),
+        ("", "containers: [{name: istio-proxy}]", "istio-proxy"),
+        ("", "containers: [], initContainers: [{name: istio-proxy}]", "istio-proxy"),
+        (", annotations: {ambient.istio.io/redirection: enabled}", "containers: []", "ambient"),
+    ];
+    for (metadata, spec, reason) in table {
+        let compiled = shop(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: shop{metadata}}}\nspec: {{nodeName: n1, {spec}}}\n"
+        ));
+        let EnrolmentDecision::Refused(said) = decision(&compiled, "shop/p") else { panic!("{spec}") };
+        assert!(said.contains(reason), "{said}");
+        assert!(compiled.found(Code::EnrolmentRefused)[0].message.contains(reason));
+        assert_eq!(compiled.workload("shop/p").enrolment, Enrolment::No);
+    }
+}
+
+#[test]
+fn nobody_uses_the_tunnel_before_the_node_has_captured_and_nobody_is_let_go_before_all_know() {
+    let mut index = index(&[("0.yaml", SHOP)]);
+    let uid = mesh_model::name::WorkloadUid::from("shop/front");
+    let state = |index: &Index, enrolled: &Enrolled| {
+        let compiled = compile(index, enrolled);
+        let workload = compiled.workload("shop/front");
+        (workload.enrolment, workload.tunnel)
+    };
+    let mut enrolled = Enrolled::default();
+    assert_eq!(state(&index, &enrolled), (Enrolment::Yes, Tunnel::None), "asked for, not captured yet");
+
+    enrolled.captured.insert(uid.clone());
+    enrolled.published.insert(uid.clone());
+    assert_eq!(state(&index, &enrolled), (Enrolment::Yes, Tunnel::Hbone));
+
+    let _ = index
+        .apply_file(parse("0.yaml", &SHOP.replace("tulle.dev/mesh: enabled", "tulle.dev/mesh: disabled")));
+    assert_eq!(state(&index, &enrolled), (Enrolment::Yes, Tunnel::None), "withdrawn, still captured");
+
+    enrolled.published.remove(&uid);
+    assert_eq!(state(&index, &enrolled), (Enrolment::No, Tunnel::None), "everybody knows");
+}

@@ -1,1 +1,132 @@
-//! Stub.
+//! Pods -> workloads.
+
+use mesh_api::{Code, Enrolled, compile};
+
+use crate::world::{Ask, SHOP, index, shop};
+
+fn pod(name: &str, more: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\n{more}\n---\n")
+}
+
+#[test]
+fn a_finished_an_unplaced_and_a_mirror_pod_are_no_workloads() {
+    let compiled = shop(&[
+        pod("done", "spec: {nodeName: n1, containers: []}\nstatus: {phase: Succeeded, podIP: 10.1.0.9}"),
+        pod("failed", "spec: {nodeName: n1, containers: []}\nstatus: {phase: Failed}"),
+        pod("waiting", "spec: {containers: []}\nstatus: {phase: Pending}"),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: static, namespace: shop, annotations: {kubernetes.io/config.mirror: x}}\nspec: {nodeName: n1, containers: []}\n".to_owned(),
+    ]
+    .concat());
+    for name in ["done", "failed", "waiting", "static"] {
+        assert!(!compiled.has_workload(&format!("shop/{name}")), "{name}");
+    }
+}
+
+#[test]
+fn an_absent_service_account_is_default_and_an_empty_one_is_no_identity() {
+    let compiled = shop(
+        &[
+            pod("plain", "spec: {nodeName: n1, containers: []}"),
+            pod("nobody", "spec: {nodeName: n1, serviceAccountName: \"\", containers: []}"),
+        ]
+        .concat(),
+    );
+    assert_eq!(compiled.workload("shop/plain").identity.service_account.as_str(), "default");
+    assert!(!compiled.has_workload("shop/nobody"));
+}
+
+#[test]
+fn what_would_break_an_identity_is_refused() {
+    let compiled = shop(&pod("evil", "spec: {nodeName: n1, serviceAccountName: a/sa/b, containers: []}"));
+    assert!(!compiled.has_workload("shop/evil"));
+    assert_eq!(compiled.found(Code::Invalid)[0].field, "spec.serviceAccountName");
+
+    let compiled = shop("apiVersion: v1\nkind: Node\nmetadata: {name: ../../etc/x}\n");
+    assert_eq!(compiled.found(Code::Invalid)[0].field, "metadata.name");
+}
+
+#[test]
+fn of_two_pods_with_one_address_the_newest_has_it() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, creationTimestamp: 2024-01-01T00:00:00Z}\nspec: {nodeName: n2, serviceAccountName: heir, containers: []}\nstatus: {podIP: 10.1.0.2}\n",
+    );
+    assert_eq!(compiled.workload("shop/heir").ips.len(), 1);
+    assert_eq!(compiled.workload("shop/back-v1").ips.len(), 0, "it loses every address, the IPv6 one too");
+    let found = compiled.found(Code::AddressConflict);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].object.as_ref().map(|object| &*object.name), Some("back-v1"));
+    assert!(compiled.found(Code::EnrolmentRefused).iter().any(|finding| finding.message.contains("heir")));
+}
+
+#[test]
+fn without_times_the_later_file_is_newer() {
+    let older = pod("b", "spec: {nodeName: n1, containers: []}\nstatus: {podIP: 10.1.0.77}");
+    let newer = pod("a", "spec: {nodeName: n1, containers: []}\nstatus: {podIP: 10.1.0.77}");
+    let compiled =
+        compile(&index(&[("0.yaml", SHOP), ("1.yaml", &older), ("2.yaml", &newer)]), &Enrolled::default());
+    assert_eq!(compiled.workload("shop/a").ips.len(), 1);
+    assert_eq!(compiled.workload("shop/b").ips.len(), 0);
+}
+
+#[test]
+fn a_mapped_address_is_the_same_address() {
+    let compiled =
+        shop(&pod("six", "spec: {nodeName: n1, containers: []}\nstatus: {podIP: \"::ffff:10.1.0.1\"}"));
+    assert_eq!(compiled.found(Code::AddressConflict).len(), 1);
+}
+
+#[test]
+fn a_uid_names_one_workload() {
+    let twin = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, uid: u-1}}\nspec: {{nodeName: n1, containers: []}}\n---\n"
+        )
+    };
+    let compiled = shop(&[twin("one"), twin("two")].concat());
+    assert_eq!(&*compiled.workload("u-1").name, "two");
+    assert_eq!(compiled.found(Code::AddressConflict)[0].field, "metadata.uid");
+}
+
+#[test]
+fn a_pod_on_the_hosts_network_has_no_address_of_its_own() {
+    let compiled = shop(&pod(
+        "agent",
+        "spec: {nodeName: n1, hostNetwork: true, containers: []}\nstatus: {podIP: 192.168.0.1}",
+    ));
+    assert_eq!(compiled.workload("shop/agent").ips.len(), 0);
+}
+
+#[test]
+fn names_for_telemetry_come_from_owners_and_labels() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-5d8f-x1\n  namespace: shop\n  labels: {app.kubernetes.io/name: web, pod-template-hash: 5d8f}\n  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d8f, uid: u, controller: true}]\nspec: {nodeName: n1, containers: []}\n---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: nightly-28512345-abc\n  namespace: shop\n  ownerReferences: [{apiVersion: batch/v1, kind: Job, name: nightly-28512345, uid: u, controller: true}]\nspec: {nodeName: n1, containers: []}\n",
+    );
+    let web = &compiled.workload("shop/web-5d8f-x1").telemetry;
+    assert_eq!((&*web.workload_name, &*web.workload_type, &*web.app), ("web", "deployment", "web"));
+    assert_eq!(
+        (&*web.version, &*web.canonical_service, &*web.canonical_revision),
+        ("unknown", "web", "latest")
+    );
+    let job = &compiled.workload("shop/nightly-28512345-abc").telemetry;
+    assert_eq!((&*job.workload_name, &*job.workload_type, &*job.app), ("nightly", "cronjob", "unknown"));
+    let front = &compiled.workload("shop/front").telemetry;
+    assert_eq!((&*front.workload_name, &*front.workload_type), ("front", "pod"));
+}
+
+#[test]
+fn exclusions_are_read_from_both_names_and_bad_ones_are_said() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  namespace: shop\n  annotations:\n    tulle.dev/exclude-outbound-ports: \"5432, 6379\"\n    traffic.sidecar.istio.io/excludeOutboundIPRanges: 10.0.0.1/8\n    traffic.sidecar.istio.io/excludeInboundPorts: \"9000,x\"\nspec: {nodeName: n1, containers: []}\n",
+    );
+    let exclusions = &compiled.workload("shop/p").exclusions;
+    assert_eq!(exclusions.outbound_ports, [5432, 6379]);
+    assert_eq!(exclusions.outbound_cidrs[0].to_string(), "10.0.0.0/8");
+    assert_eq!(exclusions.inbound_ports, [9000]);
+    assert!(compiled.found(Code::InvalidAnnotation)[0].field.contains("excludeInboundPorts"));
+}
+
+#[test]
+fn a_pod_on_a_node_that_is_not_declared_is_said() {
+    let compiled = shop(&pod("lost", "spec: {nodeName: n9, containers: []}"));
+    assert_eq!(compiled.found(Code::ReferenceNotFound)[0].field, "spec.nodeName");
+}

@@ -46,8 +46,9 @@ spec:
 
 #[test]
 fn a_typo_in_a_kubernetes_object_is_named_too() {
-    let (code, line, field, _) =
-        finding("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  serviceAcountName: boss\n  containers: []\n");
+    let (code, line, field, _) = finding(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  serviceAcountName: boss\n  containers: []\n",
+    );
     assert_eq!((code, line, &*field), (Code::UnknownField, 5, "spec.serviceAcountName"));
 }
 
@@ -113,12 +114,14 @@ items:
 
 #[test]
 fn kinds_of_others_are_skipped_and_said() {
-    let (code, _, _, message) = finding("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {}\n");
+    let (code, _, _, message) =
+        finding("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {}\n");
     assert_eq!(code, Code::KindSkipped);
     assert!(message.contains("Deployment d"), "{message}");
     let (code, ..) = finding("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: s}\n");
     assert_eq!(code, Code::KindSkipped);
-    let (code, ..) = finding("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r}\n");
+    let (code, ..) =
+        finding("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r}\n");
     assert_eq!(code, Code::KindNotImplemented);
 }
 
@@ -127,7 +130,9 @@ fn every_version_of_a_group_is_read_and_means_the_same() {
     for version in ["v1", "v1beta1", "v1alpha3"] {
         let parsed = parse(
             "f.yaml",
-            &format!("apiVersion: networking.istio.io/{version}\nkind: DestinationRule\nmetadata: {{name: d}}\nspec: {{host: back}}\n"),
+            &format!(
+                "apiVersion: networking.istio.io/{version}\nkind: DestinationRule\nmetadata: {{name: d}}\nspec: {{host: back}}\n"
+            ),
         );
         assert_eq!(parsed.objects.len(), 1, "{version}");
     }

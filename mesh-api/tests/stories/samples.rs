@@ -36,7 +36,10 @@ fn the_shop_compiles_without_a_finding() {
     assert_eq!(productpage.protocol(9080), Protocol::Http);
     assert_eq!(compiled.workload("shop/ledger").protocol(7000), Protocol::Tcp);
     let replica = compiled.workload("shop/reviews-v3-a");
-    assert_eq!((&*replica.telemetry.workload_name, &*replica.telemetry.workload_type), ("reviews-v3", "deployment"));
+    assert_eq!(
+        (&*replica.telemetry.workload_name, &*replica.telemetry.workload_type),
+        ("reviews-v3", "deployment")
+    );
     assert!(compiled.enrolment.values().all(|decision| *decision == EnrolmentDecision::NotWanted));
 }
 
@@ -62,7 +65,9 @@ fn changing_one_word_enrols_the_shop_and_nothing_else() {
     let mut index = Index::new();
     load(&mut index, "shop", SHOP);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/shop/10-namespaces.yaml");
-    let text = fs::read_to_string(path).expect("a sample").replace("tulle.dev/mesh: disabled", "tulle.dev/mesh: enabled");
+    let text = fs::read_to_string(path)
+        .expect("a sample")
+        .replace("tulle.dev/mesh: disabled", "tulle.dev/mesh: enabled");
     let _ = index.apply_file(parse("10-namespaces.yaml", &text));
     let compiled = compile(&index, &Enrolled::default());
 

@@ -77,7 +77,9 @@ impl Ask for Compiled {
     }
 
     fn has_workload(&self, uid: &str) -> bool {
-        self.resources.values().any(|resource| matches!(resource, Resource::Workload(it) if it.uid.as_str() == uid))
+        self.resources
+            .values()
+            .any(|resource| matches!(resource, Resource::Workload(it) if it.uid.as_str() == uid))
     }
 
     fn routes(&self, name: &str) -> &RouteTable {
@@ -105,7 +107,9 @@ impl Ask for Compiled {
     }
 
     fn has_policy(&self, name: &str) -> bool {
-        self.resources.values().any(|resource| matches!(resource, Resource::Policy(it) if &*it.key.name == name))
+        self.resources
+            .values()
+            .any(|resource| matches!(resource, Resource::Policy(it) if &*it.key.name == name))
     }
 
     fn service(&self, name: &str) -> Option<&Service> {
