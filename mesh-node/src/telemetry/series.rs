@@ -182,8 +182,10 @@ fn counters<S>(
     counter: impl Fn(&S) -> &Counter,
 ) -> fmt::Result {
     let mut metric: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, series) in all {
-        metric.encode_family(labels)?.encode_counter::<[Label; 0], _, u64>(&counter(series).get(), None)?;
+    // A label set of openings need not have closings: nothing is shown for what never happened.
+    let counts = all.iter().map(|(labels, series)| (labels, counter(series).get()));
+    for (labels, count) in counts.filter(|(_, count)| *count > 0) {
+        metric.encode_family(labels)?.encode_counter::<[Label; 0], _, u64>(&count, None)?;
     }
     Ok(())
 }
