@@ -34,7 +34,12 @@ struct Admin {
 }
 
 /// Binds the address and serves it until the process ends. Gives the bound address.
-pub fn start(addr: SocketAddr, telemetry: Telemetry, health: Health, limits: &Limits) -> io::Result<SocketAddr> {
+pub fn start(
+    addr: SocketAddr,
+    telemetry: Telemetry,
+    health: Health,
+    limits: &Limits,
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(addr)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
@@ -76,10 +81,13 @@ async fn serve(stream: TcpStream, admin: Arc<Admin>) {
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service_fn(|request| {
-            let response = answer(&admin, &request);
-            async move { Ok::<_, Infallible>(response) }
-        }));
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| {
+                let response = answer(&admin, &request);
+                async move { Ok::<_, Infallible>(response) }
+            }),
+        );
     // Header time and answer time; who goes away early is of no interest.
     let _ended = tokio::time::timeout(limit * 2, connection).await;
 }

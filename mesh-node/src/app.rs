@@ -114,8 +114,11 @@ fn start(config: Config) -> anyhow::Result<Running> {
     let config = Arc::new(config);
     let files = sys::raise_nofile().context("raising the limit of open files")?;
     let hooks = open_hooks(&config)?;
-    let control =
-        Builder::new_multi_thread().worker_threads(CONTROL_THREADS).thread_name("control").enable_all().build()?;
+    let control = Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
     let _inside = control.enter();
 
     let (phase_control, phase) = phase::new();
@@ -136,7 +139,8 @@ fn start(config: Config) -> anyhow::Result<Running> {
     let link = serve_health(&rooms)?;
     let workers = worker::start(&rooms).context("starting the workers")?;
     let inspection = bind_inspection(&control, &config)?;
-    let inspect_address = inspect::address(inspection.as_ref().and_then(|listener| listener.local_addr().ok()));
+    let inspect_address =
+        inspect::address(inspection.as_ref().and_then(|listener| listener.local_addr().ok()));
     if let Some(listener) = inspection {
         let inspected = inspected(&rooms, &workers, clock);
         control.spawn(async move {
@@ -172,13 +176,19 @@ fn open_hooks(config: &Config) -> anyhow::Result<Arc<Hooks>> {
     Ok(Arc::new(Hooks::open(&hooks).context("opening the kernel hooks")?))
 }
 
-fn certificates(config: &Config, controller: &Controller, clock: &Clock, telemetry: &Telemetry) -> Certificates {
+fn certificates(
+    config: &Config,
+    controller: &Controller,
+    clock: &Clock,
+    telemetry: &Telemetry,
+) -> Certificates {
     Certificates::new(identity::Settings {
         signer: Arc::new(RemoteSigner::new(controller.clone())),
         clock: clock.clone(),
         limits: config.limits.clone(),
         issued: telemetry.counter("mesh_certificates_issued", "Certificates that came and were good"),
-        failed: telemetry.counter("mesh_certificate_failures", "Requests for a certificate that brought none"),
+        failed: telemetry
+            .counter("mesh_certificate_failures", "Requests for a certificate that brought none"),
     })
 }
 

@@ -37,6 +37,8 @@ impl Clock {
 
     /// Seconds since the epoch; 0 before it.
     pub fn unix_seconds(&self) -> i64 {
-        self.now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        self.now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
     }
 }

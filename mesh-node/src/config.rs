@@ -175,7 +175,9 @@ pub enum ConfigError {
     #[error("--controller: {0} is not of the form https://HOST:PORT")]
     Controller(String),
     /// The instance's name would leave its folder.
-    #[error("--instance: {0:?} may hold only letters, digits, '.', '_' and '-', and must start with a letter or digit")]
+    #[error(
+        "--instance: {0:?} may hold only letters, digits, '.', '_' and '-', and must start with a letter or digit"
+    )]
     Instance(String),
     /// A limit is unknown or its value is not readable.
     #[error("--limit {argument}: {reason}")]
@@ -195,7 +197,10 @@ impl RunArguments {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let node = required(self.node_name, "--node-name", "TULLE_NODE_NAME")?;
         let controller = required(self.controller, "--controller", "TULLE_CONTROLLER")?;
-        if controller.scheme_str() != Some("https") || controller.host().is_none() || controller.port_u16().is_none() {
+        if controller.scheme_str() != Some("https")
+            || controller.host().is_none()
+            || controller.port_u16().is_none()
+        {
             return Err(ConfigError::Controller(controller.to_string()));
         }
         let instance = self.instance.unwrap_or_else(|| node.clone());

@@ -103,7 +103,8 @@ impl Feed {
     pub async fn run(self, telemetry: &Telemetry, link: watch::Sender<Link>) {
         let metrics = Metrics::new(telemetry);
         let mut applier = apply::Applier::new(self.writer);
-        let mut backoff = backoff::Backoff::new(self.limits.control_backoff_first, self.limits.control_backoff_last);
+        let mut backoff =
+            backoff::Backoff::new(self.limits.control_backoff_first, self.limits.control_backoff_last);
         loop {
             metrics.connects.inc();
             let session = session::Session {
@@ -118,7 +119,11 @@ impl Feed {
             metrics.connected.set(0);
             metrics.failures.inc();
             tracing::warn!(error = %ended.error, "the stream of the controller is down; going on with what is here");
-            link.send_replace(Link { connected: false, since: Instant::now(), last_error: Some(ended.error.to_string()) });
+            link.send_replace(Link {
+                connected: false,
+                since: Instant::now(),
+                last_error: Some(ended.error.to_string()),
+            });
             if ended.received {
                 backoff.reset();
             }
@@ -132,9 +137,11 @@ impl Metrics {
         Self {
             connected: telemetry.gauge("mesh_controller_connected", "1 while the control stream is up"),
             connects: telemetry.counter("mesh_controller_connects", "Attempts to open the control stream"),
-            failures: telemetry.counter("mesh_controller_stream_failures", "Control streams that ended or never began"),
+            failures: telemetry
+                .counter("mesh_controller_stream_failures", "Control streams that ended or never began"),
             resources: telemetry.counter("mesh_resources_received", "Resources received, removals included"),
-            refused: telemetry.counter("mesh_resources_refused", "Resources refused because they could not be decoded"),
+            refused: telemetry
+                .counter("mesh_resources_refused", "Resources refused because they could not be decoded"),
             generation: telemetry.gauge("mesh_snapshot_generation", "The number of the current snapshot"),
         }
     }

@@ -19,10 +19,18 @@ use tonic::transport::Server;
 
 pub use grant::GrantError;
 
-use crate::{clock::Clock, config::Limits, feed::Reporter, identity::Certificates, phase::{Phase, Stage}, state::State};
+use crate::{
+    clock::Clock,
+    config::Limits,
+    feed::Reporter,
+    identity::Certificates,
+    phase::{Phase, Stage},
+    state::State,
+};
 
 /// Lists the open connections; the data path keeps them.
-pub type ListConnections = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<Connection>> + Send>> + Send + Sync>;
+pub type ListConnections =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<Connection>> + Send>> + Send + Sync>;
 
 /// What the API shows, and by what it judges callers.
 #[derive(Clone)]
@@ -77,7 +85,12 @@ pub async fn run(listener: TcpListener, inspected: Inspected) -> Result<(), toni
 
 type Accepted = io::Result<TlsStream<TcpStream>>;
 
-async fn accept_all(listener: TcpListener, uri: String, inspected: Inspected, accepted: mpsc::Sender<Accepted>) {
+async fn accept_all(
+    listener: TcpListener,
+    uri: String,
+    inspected: Inspected,
+    accepted: mpsc::Sender<Accepted>,
+) {
     let handshakes = Arc::new(Semaphore::new(inspected.limits.admin_connections));
     loop {
         let Ok(place) = handshakes.clone().acquire_owned().await else { return };
@@ -95,7 +108,9 @@ async fn accept_all(listener: TcpListener, uri: String, inspected: Inspected, ac
             match handshake(stream, &uri, &inspected).await {
                 // The server is gone only when the process stops.
                 Ok(stream) => drop(accepted.send(Ok(stream)).await),
-                Err(error) => tracing::info!(%peer, %error, "an inspection call did not get through its handshake"),
+                Err(error) => {
+                    tracing::info!(%peer, %error, "an inspection call did not get through its handshake")
+                }
             }
         });
     }
@@ -103,11 +118,8 @@ async fn accept_all(listener: TcpListener, uri: String, inspected: Inspected, ac
 
 async fn handshake(stream: TcpStream, uri: &str, inspected: &Inspected) -> Accepted {
     let limits = &inspected.limits;
-    let config = inspected
-        .certificates
-        .node_server(uri, limits.certificate_wait)
-        .await
-        .map_err(io::Error::other)?;
+    let config =
+        inspected.certificates.node_server(uri, limits.certificate_wait).await.map_err(io::Error::other)?;
     tokio::time::timeout(limits.tls_handshake, TlsAcceptor::from(config).accept(stream)).await?
 }
 

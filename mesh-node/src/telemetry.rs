@@ -53,8 +53,10 @@ impl Telemetry {
     /// The access log goes to `log`, on a thread of its own.
     pub fn new(limits: &Limits, log: impl Write + Send + 'static) -> std::io::Result<Self> {
         let own = own::Own::new();
-        let refused = own.counter("mesh_metric_series_refused", "Events whose labels did not fit under metric_series");
-        let dropped = own.counter("mesh_access_log_dropped", "Access log lines dropped because they came too fast");
+        let refused =
+            own.counter("mesh_metric_series_refused", "Events whose labels did not fit under metric_series");
+        let dropped =
+            own.counter("mesh_access_log_dropped", "Access log lines dropped because they came too fast");
         let standard = Arc::new(Standard::new(limits.metric_series, refused));
         own.collect(standard.clone());
         Ok(Self {

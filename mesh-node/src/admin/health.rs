@@ -93,7 +93,11 @@ impl Health {
     /// Whether the process should be left alone; the error says why not.
     pub fn liveness(&self) -> Result<(), String> {
         let silence = self.heartbeat.silence();
-        if silence > SILENCE { Err(format!("the control runtime has been silent for {silence:?}")) } else { Ok(()) }
+        if silence > SILENCE {
+            Err(format!("the control runtime has been silent for {silence:?}"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether new connections are served as configured.

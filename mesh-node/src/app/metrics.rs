@@ -13,7 +13,11 @@ use crate::{bpf::Hooks, clock::Clock, identity::Certificates};
 
 /// Adds the collectors to the registry.
 pub(super) fn register(rooms: &Rooms) {
-    let collector = AtScrape { hooks: rooms.hooks.clone(), certificates: rooms.certificates.clone(), clock: Clock::system() };
+    let collector = AtScrape {
+        hooks: rooms.hooks.clone(),
+        certificates: rooms.certificates.clone(),
+        clock: Clock::system(),
+    };
     rooms.telemetry.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
@@ -29,7 +33,9 @@ impl Collector for AtScrape {
         let help = "What the kernel side did and refused, by event";
         let mut events = encoder.encode_descriptor("mesh_kernel_events", help, None, MetricType::Counter)?;
         for (event, count) in &self.hooks.counters().0 {
-            events.encode_family(&[("event", *event)])?.encode_counter::<[(&str, &str); 0], _, u64>(count, None)?;
+            events
+                .encode_family(&[("event", *event)])?
+                .encode_counter::<[(&str, &str); 0], _, u64>(count, None)?;
         }
         self.encode_certificates(&mut encoder)?;
         encode_files(&mut encoder)
@@ -61,6 +67,10 @@ fn encode_files(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn gauge<'a>(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<MetricEncoder<'a>, fmt::Error> {
+fn gauge<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)
 }

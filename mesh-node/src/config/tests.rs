@@ -7,7 +7,15 @@ use clap::Parser;
 use super::*;
 
 const ENOUGH: &[&str] = &[
-    "mesh-node", "--node-name", "n1", "--controller", "https://127.0.0.1:15012", "--root-cert", "root.crt", "--token-file", "token",
+    "mesh-node",
+    "--node-name",
+    "n1",
+    "--controller",
+    "https://127.0.0.1:15012",
+    "--root-cert",
+    "root.crt",
+    "--token-file",
+    "token",
 ];
 
 fn config(more: &[&str]) -> Result<Config, ConfigError> {
@@ -24,7 +32,10 @@ fn the_instance_is_the_node_unless_named() {
 
 #[test]
 fn limits_are_set_by_name_with_units() {
-    let limits = config(&["--limit", "tls_handshake=250ms", "--limit", "header_bytes=32KiB,keepalive_probes=3"]).unwrap().limits;
+    let limits =
+        config(&["--limit", "tls_handshake=250ms", "--limit", "header_bytes=32KiB,keepalive_probes=3"])
+            .unwrap()
+            .limits;
     assert_eq!(limits.tls_handshake, Duration::from_millis(250));
     assert_eq!(limits.header_bytes, 32 * 1024);
     assert_eq!(limits.keepalive_probes, 3);
@@ -35,12 +46,17 @@ fn a_wrong_limit_says_what_was_expected() {
     let message = config(&["--limit", "tls_handshake=10"]).unwrap_err().to_string();
     assert_eq!(message, "--limit tls_handshake=10: \"10\" is not a duration such as 250ms, 10s, 5m, 1h");
     let message = config(&["--limit", "nonsense=1"]).unwrap_err().to_string();
-    assert!(message.starts_with("--limit nonsense=1: there is no limit \"nonsense\"; known: accept_queue_wait"), "{message}");
+    assert!(
+        message.starts_with("--limit nonsense=1: there is no limit \"nonsense\"; known: accept_queue_wait"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_plaintext_controller_is_refused() {
-    let arguments = Arguments::try_parse_from(["mesh-node", "--node-name", "n", "--controller", "http://127.0.0.1:1"]).unwrap();
+    let arguments =
+        Arguments::try_parse_from(["mesh-node", "--node-name", "n", "--controller", "http://127.0.0.1:1"])
+            .unwrap();
     assert!(matches!(arguments.run.into_config(), Err(ConfigError::Controller(_))));
 }
 

@@ -101,7 +101,8 @@ impl Controller {
 
 impl Shared {
     fn endpoint(&self, roots: &[u8]) -> Result<Endpoint, tonic::transport::Error> {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(SERVER_NAME);
+        let tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name(SERVER_NAME);
         let endpoint = Endpoint::from(self.uri.clone())
             .connect_timeout(self.limits.control_connect)
             .http2_keep_alive_interval(self.limits.control_ping_interval)

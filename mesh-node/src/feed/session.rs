@@ -4,7 +4,8 @@ use std::{collections::VecDeque, time::Instant};
 
 use mesh_model::name::NodeName;
 use mesh_proto::v1::{
-    ControllerMessage, Delta, Hello, NodeMessage, Report, control_client::ControlClient, controller_message, node_message,
+    ControllerMessage, Delta, Hello, NodeMessage, Report, control_client::ControlClient, controller_message,
+    node_message,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,7 +56,11 @@ impl From<tonic::Status> for SessionError {
 
 impl Session<'_> {
     /// Runs until the stream breaks.
-    pub(super) async fn run(&self, applier: &mut Applier, reports: watch::Receiver<Option<LocalReport>>) -> Ended {
+    pub(super) async fn run(
+        &self,
+        applier: &mut Applier,
+        reports: watch::Receiver<Option<LocalReport>>,
+    ) -> Ended {
         let mut received = false;
         let error = match self.talk(applier, reports, &mut received).await {
             Ok(()) => SessionError::Closed,

@@ -1,10 +1,6 @@
 //! A controller in the test, over real TLS: what is held, acknowledged, refused and reported.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use mesh_model::{
     mesh::MeshSettings,
@@ -48,7 +44,10 @@ struct TestController {
 impl Control for TestController {
     type SyncStream = ReceiverStream<Result<ControllerMessage, Status>>;
 
-    async fn sync(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SyncStream>, Status> {
+    async fn sync(
+        &self,
+        request: Request<Streaming<NodeMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
         let token = request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
         let (answers, stream) = mpsc::channel(8);
         self.streams.send(Stream { token, says: request.into_inner(), answers }).await.unwrap();
@@ -215,7 +214,14 @@ async fn a_bad_resource_is_refused_by_name_and_its_last_good_form_stays() {
     let mut bench = bench(&["mesh-controller"]).await;
     let mut stream = bench.stream().await;
     stream.hello().await;
-    stream.send(Delta { nonce: 1, upserts: vec![versioned(&service("web"), 2)], removals: vec![], complete: true }).await;
+    stream
+        .send(Delta {
+            nonce: 1,
+            upserts: vec![versioned(&service("web"), 2)],
+            removals: vec![],
+            complete: true,
+        })
+        .await;
     stream.ack().await;
 
     let mut bad = versioned(&service("web"), 9);
@@ -247,9 +253,18 @@ async fn reports_name_the_delta_they_follow() {
     let mut stream = bench.stream().await;
     stream.hello().await;
     assert_eq!(stream.report().await.nonce, 0);
-    stream.send(Delta { nonce: 41, upserts: vec![versioned(&service("web"), 2)], removals: vec![], complete: true }).await;
+    stream
+        .send(Delta {
+            nonce: 41,
+            upserts: vec![versioned(&service("web"), 2)],
+            removals: vec![],
+            complete: true,
+        })
+        .await;
     let ack = stream.ack().await;
-    bench.reporter.report(ack.generation, vec![WorkloadStatus { uid: "u1".to_owned(), ..WorkloadStatus::default() }]);
+    bench
+        .reporter
+        .report(ack.generation, vec![WorkloadStatus { uid: "u1".to_owned(), ..WorkloadStatus::default() }]);
     let report = stream.report().await;
     assert_eq!((report.nonce, report.workloads.len()), (41, 1));
     drop(stream);

@@ -83,7 +83,9 @@ impl From<&CertificateError> for HandshakeError {
             }
             // A bad signature under a known name: a foreign root that calls itself like ours.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Self::WrongPurpose,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Self::WrongPurpose
+            }
             other => Self::BadCertificate(other.to_string()),
         }
     }

@@ -165,7 +165,11 @@ fn check_chain(
     Ok(())
 }
 
-fn client_config(key: Arc<SingleCertAndKey>, roots: &Roots, clock: &Clock) -> Result<ClientConfig, rustls::Error> {
+fn client_config(
+    key: Arc<SingleCertAndKey>,
+    roots: &Roots,
+    clock: &Clock,
+) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_details(provider(), time_of(clock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -188,9 +192,9 @@ fn server_config(
     let builder = ServerConfig::builder_with_details(provider(), time_of(clock))
         .with_protocol_versions(&[&rustls::version::TLS13])?;
     let mut config = match subject {
-        Subject::Workload(_) => {
-            builder.with_client_cert_verifier(Arc::new(MeshVerifier { roots: roots.clone() })).with_cert_resolver(key)
-        }
+        Subject::Workload(_) => builder
+            .with_client_cert_verifier(Arc::new(MeshVerifier { roots: roots.clone() }))
+            .with_cert_resolver(key),
         // The inspection API knows its callers by their grants.
         Subject::NodeServer(_) => builder.with_no_client_auth().with_cert_resolver(key),
     };

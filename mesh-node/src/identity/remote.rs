@@ -45,15 +45,18 @@ fn request(subject: Subject, csr: Vec<u8>) -> SignRequest {
 }
 
 fn signed(reply: SignReply) -> Signed {
-    let certificates = |list: Vec<bytes::Bytes>| list.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+    let certificates =
+        |list: Vec<bytes::Bytes>| list.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
     Signed { chain: certificates(reply.chain), roots: certificates(reply.roots) }
 }
 
 fn sign_error(status: &tonic::Status) -> SignError {
     match status.code() {
-        Code::PermissionDenied | Code::InvalidArgument | Code::Unauthenticated | Code::NotFound | Code::FailedPrecondition => {
-            SignError::Refused(status.message().to_owned())
-        }
+        Code::PermissionDenied
+        | Code::InvalidArgument
+        | Code::Unauthenticated
+        | Code::NotFound
+        | Code::FailedPrecondition => SignError::Refused(status.message().to_owned()),
         code => SignError::Unreachable(format!("{code:?}: {}", status.message())),
     }
 }

@@ -167,7 +167,11 @@ impl Certificates {
     }
 
     /// TLS settings of the inspection server; the client shows no certificate.
-    pub async fn node_server(&self, uri: &str, wait: Duration) -> Result<Arc<rustls::ServerConfig>, NoCertificate> {
+    pub async fn node_server(
+        &self,
+        uri: &str,
+        wait: Duration,
+    ) -> Result<Arc<rustls::ServerConfig>, NoCertificate> {
         Ok(self.issued(Subject::NodeServer(uri.to_owned()), wait).await?.server.clone())
     }
 

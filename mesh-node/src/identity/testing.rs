@@ -10,8 +10,8 @@ use std::{
 
 use mesh_model::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName};
@@ -101,7 +101,12 @@ impl TestCa {
     }
 
     /// A leaf for `key` with that URI.
-    pub(crate) fn leaf(&self, uri: &str, key: &KeyPair, usages: &[ExtendedKeyUsagePurpose]) -> CertificateDer<'static> {
+    pub(crate) fn leaf(
+        &self,
+        uri: &str,
+        key: &KeyPair,
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> CertificateDer<'static> {
         self.params(uri, usages).signed_by(key, &self.inner.root).unwrap().der().clone()
     }
 
@@ -126,7 +131,8 @@ impl TestCa {
         };
         let usages: &[ExtendedKeyUsagePurpose] =
             if behaviour == Behaviour::ClientsOnly { &[ClientAuth] } else { &[ServerAuth, ClientAuth] };
-        let mut request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).unwrap();
+        let mut request =
+            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).unwrap();
         request.params = self.params(&uri, usages);
         let leaf = match behaviour {
             Behaviour::OtherKey => self.leaf(&uri, &KeyPair::generate().unwrap(), usages),

@@ -88,7 +88,9 @@ async fn no_client_certificate_is_refused() {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(std::sync::Arc::new(trust::MeshVerifier { roots: store.roots().clone() }))
+        .with_custom_certificate_verifier(std::sync::Arc::new(trust::MeshVerifier {
+            roots: store.roots().clone(),
+        }))
         .with_no_client_auth();
     let (_, server_saw) = handshake(std::sync::Arc::new(anonymous), server).await.err().unwrap();
     assert_eq!(server_saw, Some(HandshakeError::NoCertificate));

@@ -159,7 +159,9 @@ impl ClientCertVerifier for MeshVerifier {
 /// The error whose alert tells the peer the right reason.
 fn refusal(error: webpki::Error) -> rustls::Error {
     let error = match error {
-        webpki::Error::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
         webpki::Error::CertNotValidYet { time, not_before } => {
             CertificateError::NotValidYetContext { time, not_before }
         }

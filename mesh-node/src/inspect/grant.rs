@@ -93,7 +93,8 @@ impl Judge {
             return Err(foreign(format!("its chain has more than {LONGEST_CHAIN} certificates")));
         }
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(CertificateDer::from).collect();
-        let (leaf, intermediates) = chain.split_first().ok_or_else(|| foreign("it has no certificate".to_owned()))?;
+        let (leaf, intermediates) =
+            chain.split_first().ok_or_else(|| foreign("it has no certificate".to_owned()))?;
         let now: Duration = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.roots
             .verify(leaf, intermediates, KeyUsage::client_auth(), UnixTime::since_unix_epoch(now))

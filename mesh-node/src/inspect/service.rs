@@ -6,8 +6,8 @@ use mesh_model::{identity::TrustDomain, resource::Resource, snapshot::Snapshot};
 use mesh_proto::{
     encode,
     v1::{
-        self, Certificate, CertificatesReply, CertificatesRequest, ConnectionsReply, ConnectionsRequest, NodeDumpReply,
-        NodeDumpRequest, node_inspect_server::NodeInspect,
+        self, Certificate, CertificatesReply, CertificatesRequest, ConnectionsReply, ConnectionsRequest,
+        NodeDumpReply, NodeDumpRequest, node_inspect_server::NodeInspect,
     },
 };
 use tonic::{Request, Response, Status};
@@ -41,7 +41,9 @@ impl Service {
             Box::new(Status::unauthenticated(error.to_string()))
         };
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(|| refuse(GrantError::Missing))?;
+        let token = header
+            .and_then(|text| text.strip_prefix("Bearer "))
+            .ok_or_else(|| refuse(GrantError::Missing))?;
         let claims = self.judge.check(token.trim()).map_err(refuse)?;
         tracing::debug!(caller = claims.sub, "an inspection call");
         Ok(())
@@ -70,7 +72,10 @@ impl NodeInspect for Service {
         Ok(Response::new(CertificatesReply { certificates }))
     }
 
-    async fn connections(&self, request: Request<ConnectionsRequest>) -> Result<Response<ConnectionsReply>, Status> {
+    async fn connections(
+        &self,
+        request: Request<ConnectionsRequest>,
+    ) -> Result<Response<ConnectionsReply>, Status> {
         self.admit(&request).map_err(|status| *status)?;
         let connections = (self.inspected.connections)().await;
         Ok(Response::new(ConnectionsReply { connections }))

@@ -10,8 +10,8 @@ mod text;
 
 use std::time::Duration;
 
-pub(super) use self::sink::Sink;
 use self::fields::Fields;
+pub(super) use self::sink::Sink;
 use super::record::{ConnectionRecord, RequestRecord, ResponseFlags};
 
 /// How lines are encoded.
@@ -33,7 +33,11 @@ pub(super) struct TcpEnd<'a> {
 }
 
 /// The line of a finished request.
-pub(super) fn request_line(format: Format, connection: &ConnectionRecord, request: &RequestRecord<'_>) -> String {
+pub(super) fn request_line(
+    format: Format,
+    connection: &ConnectionRecord,
+    request: &RequestRecord<'_>,
+) -> String {
     line(format, &Fields::of_request(connection, request))
 }
 

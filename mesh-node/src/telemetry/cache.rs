@@ -2,11 +2,7 @@
 //!
 //! Invariant: an entry keeps alive what its key's addresses point to, so that an address in a key is never used twice.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use mesh_model::{identity::Identity, service::Service, workload::Workload};
 

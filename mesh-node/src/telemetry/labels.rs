@@ -112,7 +112,8 @@ impl Labels {
         pairs.push(("request_protocol", self.protocol.as_str().to_owned()));
         if with_status {
             pairs.push(("response_code", self.outcome.status.to_string()));
-            let grpc = self.outcome.grpc_status.map_or_else(|| UNKNOWN.to_owned(), |status| status.to_string());
+            let grpc =
+                self.outcome.grpc_status.map_or_else(|| UNKNOWN.to_owned(), |status| status.to_string());
             pairs.push(("grpc_response_status", grpc));
         }
         pairs.push(("response_flags", self.outcome.flags.to_string()));

@@ -9,7 +9,7 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::text::encode,
-    metrics::{info::Info, counter, gauge},
+    metrics::{counter, gauge, info::Info},
     registry::Registry,
 };
 

@@ -120,7 +120,11 @@ impl<S: Default> Table<S> {
             self.refused.inc();
             return self.overflow.clone();
         }
-        entries.entry(labels).or_insert_with(|| Entry { series: Arc::default(), gone_since: None }).series.clone()
+        entries
+            .entry(labels)
+            .or_insert_with(|| Entry { series: Arc::default(), gone_since: None })
+            .series
+            .clone()
     }
 
     fn sweep(&self, live: &HashSet<Names>, now: Instant, retention: Duration) -> usize {
@@ -156,7 +160,9 @@ impl Collector for Standard {
         let http = self.http.all(true);
         counters(&mut encoder, "istio_requests", "Requests", &http, |series| &series.requests)?;
         let duration = "Duration of requests";
-        histograms(&mut encoder, "istio_request_duration_milliseconds", duration, &http, |s| s.duration.read())?;
+        histograms(&mut encoder, "istio_request_duration_milliseconds", duration, &http, |s| {
+            s.duration.read()
+        })?;
         let body = "Size of request bodies";
         histograms(&mut encoder, "istio_request_bytes", body, &http, |series| series.request_bytes.read())?;
         let body = "Size of response bodies";

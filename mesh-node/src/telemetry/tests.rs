@@ -180,8 +180,14 @@ fn durations_and_sizes_fall_into_envoys_buckets() {
     let text = telemetry.text().unwrap();
     let count = |metric: &str, bound: &str| -> u64 {
         let end = format!("le=\"{bound}\"");
-        let line = lines_with(&text, &format!("{metric}_bucket")).into_iter().find(|line| line.contains(&end));
-        line.unwrap_or_else(|| panic!("{metric} {bound} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+        let line =
+            lines_with(&text, &format!("{metric}_bucket")).into_iter().find(|line| line.contains(&end));
+        line.unwrap_or_else(|| panic!("{metric} {bound} in\n{text}"))
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     };
     let duration = "istio_request_duration_milliseconds";
     assert_eq!((count(duration, "10.0"), count(duration, "25.0"), count(duration, "+Inf")), (0, 1, 1));

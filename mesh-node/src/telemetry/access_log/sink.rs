@@ -16,10 +16,16 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// Starts the writing thread; it ends after the last line once the sink is dropped.
-    pub(crate) fn start(out: impl Write + Send + 'static, lines: usize, dropped: Counter) -> io::Result<Self> {
+    pub(crate) fn start(
+        out: impl Write + Send + 'static,
+        lines: usize,
+        dropped: Counter,
+    ) -> io::Result<Self> {
         let (queue, waiting) = sync_channel(lines);
         let failed = dropped.clone();
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(out, &waiting, &failed))?;
+        thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_all(out, &waiting, &failed))?;
         Ok(Self { queue, dropped })
     }
 

@@ -55,7 +55,10 @@ fn what_kept_the_upstream_from_being_reached_is_its_failure() {
         duration: Duration::from_millis(1),
     };
     let line = connection_line(Format::Text, &connection(), &end);
-    assert!(line.contains(" 0 UF,TLS_FAILURE - - \"the peer's certificate expired 3 s ago\" 5 0 1 - "), "{line}");
+    assert!(
+        line.contains(" 0 UF,TLS_FAILURE - - \"the peer's certificate expired 3 s ago\" 5 0 1 - "),
+        "{line}"
+    );
 }
 
 #[test]
@@ -66,7 +69,10 @@ fn a_user_cannot_forge_a_field_or_a_line() {
     request.details = Some("a b");
     let line = request_line(Format::Text, &connection(), &request);
     assert_eq!(line.matches('\n').count(), 1, "{line}");
-    assert!(line.contains("\"GET /a\\\" 200 -\\x0a[2026-01-01T00:00:00.000Z] \\\"GET / HTTP/1.1\""), "{line}");
+    assert!(
+        line.contains("\"GET /a\\\" 200 -\\x0a[2026-01-01T00:00:00.000Z] \\\"GET / HTTP/1.1\""),
+        "{line}"
+    );
     assert!(line.contains("\"x\\\\\\\"\\x1b[2J\\u{2028}\\x0d\""), "{line}");
     assert!(line.contains(" a_b "), "{line}");
 

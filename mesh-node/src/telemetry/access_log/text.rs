@@ -20,7 +20,14 @@ fn write_line(line: &mut String, fields: &Fields<'_>) -> fmt::Result {
     write!(line, " {} {}", f.response_code, f.response_flags)?;
     write!(line, " {} {}", Bare(f.response_code_details), Bare(f.connection_termination_details))?;
     write!(line, " \"{}\"", Inside(f.upstream_transport_failure_reason))?;
-    write!(line, " {} {} {} {}", f.bytes_received, f.bytes_sent, f.duration, or_dash(f.upstream_service_time))?;
+    write!(
+        line,
+        " {} {} {} {}",
+        f.bytes_received,
+        f.bytes_sent,
+        f.duration,
+        or_dash(f.upstream_service_time)
+    )?;
     write!(line, " \"{}\" \"{}\"", Inside(f.x_forwarded_for), Inside(f.user_agent))?;
     write!(line, " \"{}\" \"{}\"", Inside(f.request_id), Inside(f.authority))?;
     write!(line, " \"{}\" {}", or_dash(f.upstream_host), Bare(f.upstream_cluster))?;
