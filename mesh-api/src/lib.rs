@@ -13,6 +13,7 @@ pub mod index;
 pub mod object;
 pub mod parse;
 mod read;
+pub mod schema;
 
 pub use compile::{Compiled, Enrolled, EnrolmentDecision, compile};
 pub use diagnostic::{Code, Diagnostic, Origin, Severity};

@@ -81,11 +81,10 @@ fn subsets(
     written: Vec<destination::Subset>,
     top: Option<&Policy>,
 ) -> impl Iterator<Item = (SubsetName, Subset)> {
-    let read = written.into_iter().map(move |subset| {
+    written.into_iter().map(move |subset| {
         let policy = settle(Some(&subset.policy), top);
         (subset.name, Subset { labels: subset.labels, policy })
-    });
-    read
+    })
 }
 
 /// Port by port, the narrower policy's blocks over the wider's. A port named in one of them is decided on its own.

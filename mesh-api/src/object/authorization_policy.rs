@@ -46,12 +46,15 @@ pub enum Action {
 pub struct Rule {
     /// OR of these.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<From>,
     /// OR of these.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<To>,
     /// AND of these; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub when: Vec<Condition>,
 }
 
@@ -77,45 +80,59 @@ pub struct To {
 pub struct Source {
     /// `trust-domain/ns/N/sa/S`.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub principals: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_principals: Vec<String>,
     /// `iss/sub` of a JWT; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub request_principals: Vec<String>,
     /// Negative; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_request_principals: Vec<String>,
     /// The caller's namespace.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub namespaces: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_namespaces: Vec<String>,
     /// `ns/sa`, or `sa` of the policy's namespace.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub service_accounts: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_service_accounts: Vec<String>,
     /// The TCP peer.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub ip_blocks: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_ip_blocks: Vec<String>,
     /// From `x-forwarded-for`; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub remote_ip_blocks: Vec<String>,
     /// Negative; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_remote_ip_blocks: Vec<String>,
     /// Not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub trust_domains: Vec<String>,
     /// Negative; not implemented, fails closed.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_trust_domains: Vec<String>,
 }
 
@@ -125,27 +142,35 @@ pub struct Source {
 pub struct Operation {
     /// `Host`.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub hosts: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_hosts: Vec<String>,
     /// Ports of the pod, as texts.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub ports: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_ports: Vec<String>,
     /// Methods.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub methods: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_methods: Vec<String>,
     /// Normalised paths without the query.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub paths: Vec<String>,
     /// Negative.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_paths: Vec<String>,
 }
 
@@ -157,9 +182,11 @@ pub struct Condition {
     pub key: String,
     /// One of these.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub values: Vec<String>,
     /// None of these.
     #[serde(deserialize_with = "not_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub not_values: Vec<String>,
 }
 

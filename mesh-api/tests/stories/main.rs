@@ -2,6 +2,8 @@
 //!
 //! One file per subject. Each test reads as: what is written, what it means.
 
+#![allow(clippy::expect_used, reason = "a test that lacks what it asked for has failed")]
+
 mod authz;
 mod codes;
 mod destinations;
@@ -13,6 +15,7 @@ mod properties;
 mod reading;
 mod routes;
 mod samples;
+mod schema;
 mod services;
 mod settings;
 mod world;
