@@ -134,3 +134,13 @@ fn codes_are_distinct_and_print_well() {
     );
     assert_eq!(parsed.diagnostics[0].severity, Severity::Error);
 }
+
+#[test]
+fn the_table_in_compatibility_has_each() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../COMPATIBILITY.md");
+    let table = std::fs::read_to_string(path).expect("COMPATIBILITY.md");
+    for code in Code::ALL {
+        let row = format!("| {code} | {} |", code.severity());
+        assert!(table.contains(&row), "no row {row}");
+    }
+}
