@@ -10,15 +10,16 @@
 //! | cgroups | `<root of cgroup v2>/tulle/tl-<world>` |
 //!
 //! Invariants: a world whose owner lives is left alone unless `--all`; a process is killed only if its start time is
-//! the one noted, or if it lives inside one of our namespaces or cgroups, so a re-used pid is never hit.
+//! the one noted, or if it lives inside one of our namespaces or cgroups, so a re-used pid is never hit. The lock of
+//! the worlds is held throughout, so none is born half-seen.
 
 mod processes;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{apt, step};
 use processes::Process;
@@ -39,7 +40,8 @@ pub struct Options {
 
 /// The verb `clean`.
 pub fn run(options: &Options) -> Result<()> {
-    let worlds = entries(Path::new(WORLDS));
+    let _lock = lock()?;
+    let worlds: Vec<PathBuf> = entries(Path::new(WORLDS)).into_iter().filter(|path| path.is_dir()).collect();
     let alive: Vec<String> =
         worlds.iter().filter(|world| !options.all && has_owner(world)).map(|world| name_of(world)).collect();
     let mut broom = Broom { alive, removed: 0, failed: Vec::new() };
@@ -63,6 +65,14 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let advice = if apt::is_root() { "" } else { "\nit needs root: run it with sudo" };
     bail!("could not remove:\n  {}{advice}", broom.failed.join("\n  "))
+}
+
+/// Who makes a world holds this lock between making its folder and naming its owner.
+fn lock() -> Result<File> {
+    fs::create_dir_all(WORLDS).with_context(|| format!("cannot make {WORLDS} (clean needs root)"))?;
+    let file = File::create(Path::new(WORLDS).join(".lock")).context("cannot open the lock of worlds")?;
+    file.lock().context("cannot lock the worlds")?;
+    Ok(file)
 }
 
 fn has_owner(world: &Path) -> bool {
@@ -151,7 +161,7 @@ impl Broom {
 
     fn folders(&mut self, parent: &Path, goes: fn(&str, &Self) -> bool) {
         for path in entries(parent) {
-            if goes(&name_of(&path), self) {
+            if path.is_dir() && goes(&name_of(&path), self) {
                 let result = fs::remove_dir_all(&path).map_err(Into::into);
                 self.note(&path.display().to_string(), result);
             }

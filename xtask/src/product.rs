@@ -29,7 +29,7 @@ pub fn build_and_become(repo: &Repo, binary: &str, arguments: &[String]) -> Resu
 }
 
 /// Tells tests and the demo where the binaries are that belong to them.
-pub const BINARIES_VARIABLE: &str = "TULLE_BIN_DIR";
+pub const BINARIES_VARIABLE: &str = "TULLE_BIN";
 
 fn cargo_build(repo: &Repo) -> Command {
     let mut command = Command::new("cargo");
