@@ -26,13 +26,15 @@ mod net;
 mod packets;
 mod process;
 mod repo;
+mod stand_in;
 mod world;
 
-pub use call::{Answer, Call, Hold, HoldEnd, Load, LoadReport, Outcome, Talk};
+pub use call::{Answer, Call, Failure, Hold, HoldEnd, Load, LoadReport, Outcome, RunningLoad, Talk};
 pub use check::eventually;
 pub use metrics::{Metrics, Sample};
 pub use net::in_netns;
 pub use packets::{Capture, Packet};
 pub use process::Process;
 pub use repo::binary;
-pub use world::{Builder, Host, Mesh, Pod, PodBuilder, ServiceBuilder, World};
+pub use stand_in::NodeStandIn;
+pub use world::{Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer};

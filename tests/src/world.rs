@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-pub use self::mesh::Mesh;
+pub use self::mesh::{ControlLink, Mesh, Settled, bearer};
 pub use self::pod::{Pod, PodBuilder};
 pub use self::service::{Host, ServiceBuilder};
 use self::state::State;
@@ -138,6 +138,11 @@ impl World {
         PodBuilder::new(self.state.clone(), name)
     }
 
+    /// A pod that was spawned under this name and has not been removed.
+    pub fn find(&self, name: &str) -> Option<Pod> {
+        self.state.owned().pods.get(name).cloned()
+    }
+
     /// A new service `name.shop`; it selects pods with the label `app: name` unless told.
     pub fn service(&self, name: &str) -> ServiceBuilder {
         ServiceBuilder::new(self.state.clone(), name)
@@ -167,7 +172,7 @@ impl World {
     }
 
     /// Waits until every node has acknowledged the present configuration and every enrolment is done.
-    pub fn settle(&self) -> Result<mesh::Settled> {
+    pub fn settle(&self) -> Result<Settled> {
         mesh::settle(&self.state)
     }
 

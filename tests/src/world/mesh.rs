@@ -1,7 +1,7 @@
 //! The mesh's own processes: one controller in the fabric, one agent per node, and `meshctl`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -149,7 +149,12 @@ impl World {
         &self,
         work: impl FnOnce(Channel) -> F + Send,
     ) -> Result<T> {
-        with_channel(&self.state, work)
+        control_link(&self.state)?.run(work)
+    }
+
+    /// A way to the controller that may outlive this borrow of the world.
+    pub fn control_link(&self) -> Result<ControlLink> {
+        control_link(&self.state)
     }
 
     /// The token of a node, as its agent has it.
@@ -161,7 +166,7 @@ impl World {
 /// Waits for the acknowledgement of everything.
 pub fn settle(state: &State) -> Result<Settled> {
     let token = read_secret(&state.folder().join("state/admin.token"))?;
-    let reply = with_channel(state, |channel| async move {
+    let reply = control_link(state)?.run(|channel| async move {
         let mut client = InspectClient::new(channel);
         let mut request = tonic::Request::new(v1::SettleRequest { timeout_ms: SETTLE.as_millis() as u64 });
         request.set_timeout(SETTLE + Duration::from_secs(5));
@@ -187,23 +192,36 @@ pub fn metrics(state: &State, node: u8) -> Result<Metrics> {
     Ok(Metrics::parse(&scrape(state, &format!("node-{node}"), NODE_METRICS)?))
 }
 
-fn with_channel<T: Send, F: Future<Output = Result<T>>>(
-    state: &State,
-    work: impl FnOnce(Channel) -> F + Send,
-) -> Result<T> {
+/// How to reach the controller of a world: its namespace and its root.
+#[derive(Debug, Clone)]
+pub struct ControlLink {
+    netns: PathBuf,
+    root: Vec<u8>,
+}
+
+impl ControlLink {
+    /// Runs `work` with a connection to the controller, on a thread in the fabric.
+    pub fn run<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        work: impl FnOnce(Channel) -> F + Send,
+    ) -> Result<T> {
+        in_netns(&self.netns, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let root = Certificate::from_pem(&self.root);
+                let tls = ClientTlsConfig::new().ca_certificate(root).domain_name(CONTROLLER_NAME);
+                let endpoint = Endpoint::from_shared(format!("https://{FABRIC}:{CONTROL_PORT}"))?
+                    .tls_config(tls)?
+                    .connect_timeout(Duration::from_secs(5));
+                work(endpoint.connect().await.context("the controller does not answer")?).await
+            })
+        })?
+    }
+}
+
+fn control_link(state: &State) -> Result<ControlLink> {
     let root = fs::read(state.folder().join("state/root.crt")).context("the controller has no root yet")?;
-    in_netns(&state.netns_path("fabric"), || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(root))
-                .domain_name(CONTROLLER_NAME);
-            let endpoint = Endpoint::from_shared(format!("https://{FABRIC}:{CONTROL_PORT}"))?
-                .tls_config(tls)?
-                .connect_timeout(Duration::from_secs(5));
-            work(endpoint.connect().await.context("the controller does not answer")?).await
-        })
-    })?
+    Ok(ControlLink { netns: state.netns_path("fabric"), root })
 }
 
 fn start_controller(state: &State) -> Result<()> {
@@ -225,7 +243,9 @@ fn start_controller(state: &State) -> Result<()> {
     let there = |file: &str| state.folder().join("state").join(file).is_file();
     let started = eventually("the controller's root and tokens", START, || {
         let tokens = nodes.iter().all(|number| there(&format!("nodes/node-{number}.token")));
-        let answers = tokens && there("root.crt") && with_channel(state, |_| async { Ok(()) }).is_ok();
+        let answers = tokens
+            && there("root.crt")
+            && control_link(state).is_ok_and(|link| link.run(|_| async { Ok(()) }).is_ok());
         (answers || !is_running(state, "controller")).then_some(answers)
     });
     match started {

@@ -155,6 +155,7 @@ impl PodBuilder {
         let host = Host { name: format!("{}.pod", self.name), addresses };
         self.state.owned().hosts.insert(host.name.clone(), host);
         pod.start_application()?;
+        self.state.owned().pods.insert(self.name.clone(), pod.clone());
         if self.written {
             self.state.need_namespace(&self.namespace)?;
             pod.write(&self.labels, &self.annotations)?;
@@ -319,6 +320,7 @@ impl Pod {
         let (process, netns) = {
             let mut owned = self.state.owned();
             owned.hosts.remove(&format!("{}.pod", self.name));
+            owned.pods.remove(&self.name);
             (owned.processes.remove(&self.name), owned.namespaces.remove(&self.name))
         };
         drop(process);
@@ -334,6 +336,12 @@ impl Pod {
     pub fn ip(&self, lines: &str) -> Result<()> {
         let owned = self.state.owned();
         owned.namespaces.get(&self.name).context("the pod is gone")?.ip(lines)
+    }
+
+    /// Writes a value below `/proc/sys/net` of the pod.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let owned = self.state.owned();
+        owned.namespaces.get(&self.name).context("the pod is gone")?.sysctl(&[(key, value)])
     }
 
     /// Runs `work` in the pod's network namespace.

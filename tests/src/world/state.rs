@@ -14,6 +14,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::pod::Pod;
 use super::service::Host;
 use super::{leftover, manifest};
 use crate::net::{self, Netns};
@@ -26,6 +27,8 @@ pub struct Owned {
     pub namespaces: BTreeMap<String, Netns>,
     /// Agents, controller and applications, by log name.
     pub processes: BTreeMap<String, Process>,
+    /// Pods by name, until they are removed.
+    pub pods: BTreeMap<String, Pod>,
     /// Names that the client resolves.
     pub hosts: BTreeMap<String, Host>,
     /// Next free address number, by node.
