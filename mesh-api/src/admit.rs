@@ -7,7 +7,7 @@ use mesh_model::{identity::TrustDomain, mesh::MeshSettings, name::Namespace, rou
 
 use crate::{
     diagnostic::{Code, Diagnostic, Findings, Origin, Severity},
-    object::{AuthorizationPolicy, Object, istio::WorkloadSelector},
+    object::{AuthorizationPolicy, Object},
     read::{self, value},
 };
 
@@ -41,7 +41,7 @@ pub fn admit(object: &Object, origin: Option<&Origin>) -> Vec<Diagnostic> {
         }
         Object::AuthorizationPolicy(policy) => admit_policy(policy, &reference.namespace, &mut findings),
         Object::PeerAuthentication(peer) => {
-            admit_selector(peer.spec.selector.as_ref(), &mut findings);
+            read::selector::check(peer.spec.selector.as_ref(), &mut findings);
             read::peer::read(&peer.spec, &mut findings);
         }
     }
@@ -60,18 +60,6 @@ fn admit_config(map: &ConfigMap, findings: &mut Findings<'_>) {
 }
 
 fn admit_policy(policy: &AuthorizationPolicy, namespace: &str, findings: &mut Findings<'_>) {
-    admit_selector(policy.spec.selector.as_ref(), findings);
+    read::selector::check(policy.spec.selector.as_ref(), findings);
     read::policy::read(&policy.spec, &Namespace::new(namespace), &TrustDomain::default(), findings);
-}
-
-fn admit_selector(selector: Option<&WorkloadSelector>, findings: &mut Findings<'_>) {
-    for (key, text) in selector.into_iter().flat_map(|selector| &selector.match_labels) {
-        if key.is_empty() {
-            findings.add(Code::Invalid, "spec.selector.matchLabels", "a label's name is empty");
-        }
-        if key.contains('*') || text.contains('*') {
-            let message = "wildcards are not allowed in selectors";
-            findings.add(Code::Invalid, format!("spec.selector.matchLabels[{key:?}]"), message);
-        }
-    }
 }

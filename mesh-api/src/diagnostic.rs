@@ -109,7 +109,7 @@ codes! {
     NotImplemented = "MESH0010", Warning;
     /// A part without which the object would mean something else: the object is refused (routes) or fails closed (policies).
     Unsupported = "MESH0011", Error;
-    /// A refused policy that never was good: it denies everything to the pods it selects.
+    /// A refused policy that never was good: AuthorizationPolicy denies everything, PeerAuthentication is STRICT, for what it selects.
     FailsClosed = "MESH0012", Error;
     /// Two live pods claim one address, or two services: one of them has it.
     AddressConflict = "MESH0020", Error;

@@ -1,8 +1,9 @@
 //! The facts: every object as last applied, where it was written, and the last good version of what was refused.
 //!
 //! Invariant: what [`crate::compile()`] sees is admitted. An object that admission refuses leaves the last good version of itself in
-//! force. If it never was good, routes and the like are as if they were not there, and an AuthorizationPolicy is there in name only:
-//! workloads are selected by it and it is not compiled, and a policy that is named and missing denies.
+//! force. If it never was good, routes and the like are as if they were not there; policies fail closed: an AuthorizationPolicy is
+//! there in name only (workloads are selected by it, and a policy that is named and missing denies), and a PeerAuthentication is
+//! STRICT for what it selects.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -77,7 +78,7 @@ struct Version {
 enum Standing {
     /// This object, as written there.
     Good(Arc<Object>, Origin),
-    /// The policy denies everything to the pods it selects.
+    /// The policy is refused and fails closed for the pods it selects.
     Closed(Arc<Object>, Origin),
     /// Nothing.
     Absent,
@@ -210,8 +211,11 @@ impl Index {
         pick: impl Fn(&'a Object) -> Option<&'a T> + 'a,
     ) -> impl Iterator<Item = Fact<'a, T>> + 'a {
         self.objects.iter().filter_map(move |(reference, versions)| {
-            let standing = versions.values().rev().map(|version| &version.standing);
-            let (object, origin, is_closed) = standing.filter_map(Standing::in_force).next()?;
+            let mut in_force = versions.values().rev().filter_map(|version| version.standing.in_force());
+            let last = in_force.next()?;
+            // A good version in another file is the last good one.
+            let good = if last.2 { in_force.find(|(_, _, is_closed)| !is_closed) } else { None };
+            let (object, origin, is_closed) = good.unwrap_or(last);
             Some(Fact { object: pick(object)?, reference, origin, is_closed })
         })
     }
@@ -263,8 +267,7 @@ impl Index {
         let last_good = self.objects.get(&reference).and_then(|versions| versions.get(&file));
         let standing = match last_good.map(|version| &version.standing) {
             Some(good @ Standing::Good(..)) => good.clone(),
-            _ if reference.kind == Kind::AuthorizationPolicy => {
-                let message = "the policy is refused and there is no earlier version: it denies everything to the pods it selects";
+            _ if let Some(message) = closed_means(reference.kind) => {
                 Findings::new(reference.clone(), Some(origin.clone()), &mut findings).add(
                     Code::FailsClosed,
                     "",
@@ -297,6 +300,19 @@ impl Standing {
             Self::Closed(object, origin) => Some((object, origin, true)),
             Self::Absent => None,
         }
+    }
+}
+
+/// What a refused object of this kind does that never was good; None: nothing.
+fn closed_means(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::AuthorizationPolicy => {
+            Some("refused, and there is no earlier version: it denies everything to the pods it selects")
+        }
+        Kind::PeerAuthentication => Some(
+            "refused, and there is no earlier version: the pods it selects take mTLS only, as with STRICT",
+        ),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -15,7 +16,10 @@ mod yaml;
 use self::field::Field;
 use crate::{
     diagnostic::{Code, Diagnostic, Origin, Severity},
-    object::{Api, AuthorizationPolicy, DEFAULT_NAMESPACE, Kind, Object, ObjectRef, istio::WorkloadSelector},
+    object::{
+        Api, AuthorizationPolicy, DEFAULT_NAMESPACE, Kind, Object, ObjectRef, PeerAuthentication,
+        istio::WorkloadSelector,
+    },
 };
 
 /// Longer files are refused: 8 MiB, several times what etcd lets an object be.
@@ -43,8 +47,11 @@ impl Parsed {
 
 /// Reads every document of `text`. Never fails: what cannot be read is a diagnostic that names file, line and field.
 pub fn parse(file: &str, text: &str) -> Parsed {
-    let mut reader =
-        Reader { file: file.into(), parsed: Parsed { file: file.to_owned(), ..Parsed::default() } };
+    let mut reader = Reader {
+        file: file.into(),
+        parsed: Parsed { file: file.to_owned(), ..Parsed::default() },
+        trusts_kubernetes: false,
+    };
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file has {} bytes, more than {MAX_FILE_BYTES}", text.len());
         reader.report(Code::Malformed, None, 0, "", message);
@@ -56,11 +63,13 @@ pub fn parse(file: &str, text: &str) -> Parsed {
     reader.parsed
 }
 
-/// Reads one object that already is JSON (from the Kubernetes API), with the same care as [`parse`].
+/// Reads one object that already is JSON, from the Kubernetes API: as [`parse`], but an unknown field of Kubernetes' own kinds is no
+/// error. A newer API server has such fields, and it has checked the others.
 pub fn parse_value(origin: &Origin, value: &Value) -> Parsed {
     let mut reader = Reader {
         file: origin.file.clone(),
         parsed: Parsed { file: origin.file.to_string(), ..Parsed::default() },
+        trusts_kubernetes: true,
     };
     reader.object(&yaml::Document::without_text(origin.line), value, &Field::root());
     reader.parsed
@@ -69,6 +78,8 @@ pub fn parse_value(origin: &Origin, value: &Value) -> Parsed {
 struct Reader {
     file: Arc<str>,
     parsed: Parsed,
+    /// Unknown fields of Kubernetes' own kinds are left out without an error.
+    trusts_kubernetes: bool,
 }
 
 impl Reader {
@@ -106,6 +117,7 @@ impl Reader {
                 );
                 let field = at.key("apiVersion");
                 self.report(Code::Malformed, None, document.line_of(&field), &field.to_string(), message);
+                self.refuse(document, value, at, kind);
             }
             Recognised::NotImplemented => {
                 let message = format!("{} is not implemented yet: it has no effect", title(value, kind));
@@ -120,38 +132,46 @@ impl Reader {
 
     fn read(&mut self, document: &yaml::Document<'_>, value: &Value, at: &Field, kind: Kind) {
         let object = match kind {
-            Kind::Node => typed(value).map(|object| Object::Node(Box::new(object))),
-            Kind::Namespace => typed(value).map(|object| Object::Namespace(Box::new(object))),
-            Kind::ServiceAccount => typed(value).map(|object| Object::ServiceAccount(Box::new(object))),
-            Kind::ConfigMap => typed(value).map(|object| Object::ConfigMap(Box::new(object))),
-            Kind::Pod => typed(value).map(|object| Object::Pod(Box::new(object))),
-            Kind::Service => typed(value).map(|object| Object::Service(Box::new(object))),
-            Kind::EndpointSlice => typed(value).map(|object| Object::EndpointSlice(Box::new(object))),
-            Kind::VirtualService => typed(value).map(|object| Object::VirtualService(Box::new(object))),
-            Kind::DestinationRule => typed(value).map(|object| Object::DestinationRule(Box::new(object))),
-            Kind::AuthorizationPolicy => {
-                typed(value).map(|object| Object::AuthorizationPolicy(Box::new(object)))
+            Kind::Node => typed(value).map(|read| read.boxed(Object::Node)),
+            Kind::Namespace => typed(value).map(|read| read.boxed(Object::Namespace)),
+            Kind::ServiceAccount => typed(value).map(|read| read.boxed(Object::ServiceAccount)),
+            Kind::ConfigMap => typed(value).map(|read| read.boxed(Object::ConfigMap)),
+            Kind::Pod => typed(value).map(|read| read.boxed(Object::Pod)),
+            Kind::Service => typed(value).map(|read| read.boxed(Object::Service)),
+            Kind::EndpointSlice => typed(value).map(|read| read.boxed(Object::EndpointSlice)),
+            Kind::VirtualService => typed(value).map(|read| read.boxed(Object::VirtualService)),
+            Kind::DestinationRule => typed(value).map(|read| read.boxed(Object::DestinationRule)),
+            Kind::AuthorizationPolicy => typed(value).map(|read| read.boxed(Object::AuthorizationPolicy)),
+            Kind::PeerAuthentication => typed(value).map(|read| read.boxed(Object::PeerAuthentication)),
+        };
+        let is_kubernetes = matches!(kind.api(), Api::Core | Api::Discovery);
+        let trusted = self.trusts_kubernetes && is_kubernetes;
+        let problems = match object {
+            Err(problem) => vec![problem],
+            Ok((_, unknown)) if !unknown.is_empty() && !trusted => {
+                unknown.into_iter().map(Problem::unknown).collect()
             }
-            Kind::PeerAuthentication => {
-                typed(value).map(|object| Object::PeerAuthentication(Box::new(object)))
+            Ok((object, _)) if object.metadata().name.as_deref().unwrap_or_default().is_empty() => {
+                vec![Problem::no_name()]
+            }
+            Ok((object, _)) => {
+                let origin = Origin { file: self.file.clone(), line: document.line_of(at) };
+                return self.parsed.objects.push((object, origin));
             }
         };
-        let line = document.line_of(at);
-        let origin = Origin { file: self.file.clone(), line };
-        match object.and_then(|object| named(object).ok_or_else(|| vec![Problem::no_name()])) {
-            Ok(object) => self.parsed.objects.push((object, origin)),
-            Err(problems) => {
-                let name = reference(kind, value);
-                for problem in problems {
-                    let field = at.join(&problem.field);
-                    let line = document.line_of(&field);
-                    self.report(problem.code, name.clone(), line, &field.to_string(), problem.message);
-                }
-                if kind == Kind::AuthorizationPolicy {
-                    self.parsed.refused.extend(outline(value).map(|policy| (policy, origin)));
-                }
-            }
+        let name = reference(kind, value);
+        for problem in problems {
+            let field = at.join(&problem.field);
+            let line = document.line_of(&field);
+            self.report(problem.code, name.clone(), line, &field.to_string(), problem.message);
         }
+        self.refuse(document, value, at, kind);
+    }
+
+    /// A policy that cannot be read must fail closed: what is known of it goes on.
+    fn refuse(&mut self, document: &yaml::Document<'_>, value: &Value, at: &Field, kind: Kind) {
+        let origin = Origin { file: self.file.clone(), line: document.line_of(at) };
+        self.parsed.refused.extend(outline(kind, value).map(|policy| (policy, origin)));
     }
 
     fn report(
@@ -219,33 +239,38 @@ impl Problem {
             message: "the object has no name".to_owned(),
         }
     }
+
+    fn unknown(field: Field) -> Self {
+        Self { code: Code::UnknownField, field, message: "there is no such field (a typo?)".to_owned() }
+    }
+}
+
+/// A value as `T`, and the fields that `T` does not have.
+struct Typed<T> {
+    object: T,
+    unknown: Vec<Field>,
+}
+
+impl<T> Typed<T> {
+    fn boxed(self, variant: fn(Box<T>) -> Object) -> (Object, Vec<Field>) {
+        (variant(Box::new(self.object)), self.unknown)
+    }
 }
 
 /// Reads the value as `T`. A field that `T` does not have shows by its absence when `T` is written back.
-fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, Vec<Problem>> {
+fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Typed<T>, Problem> {
     let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
         let field = Field::from_serde(error.path());
-        vec![Problem { code: Code::Malformed, field, message: error.into_inner().to_string() }]
+        Problem { code: Code::Malformed, field, message: error.into_inner().to_string() }
     })?;
-    let written = serde_json::to_value(&object).map_err(|error| {
-        vec![Problem { code: Code::Malformed, field: Field::root(), message: error.to_string() }]
+    let written = serde_json::to_value(&object).map_err(|error| Problem {
+        code: Code::Malformed,
+        field: Field::root(),
+        message: error.to_string(),
     })?;
     let mut unknown = Vec::new();
     field::missing(value, &written, &Field::root(), &mut unknown);
-    if unknown.is_empty() {
-        return Ok(object);
-    }
-    let problem = |field: Field| Problem {
-        code: Code::UnknownField,
-        message: "there is no such field (a typo?)".to_owned(),
-        field,
-    };
-    Err(unknown.into_iter().map(problem).collect())
-}
-
-fn named(object: Object) -> Option<Object> {
-    let has_name = object.metadata().name.as_ref().is_some_and(|name| !name.is_empty());
-    has_name.then_some(object)
+    Ok(Typed { object, unknown })
 }
 
 fn type_of(value: &Value) -> Option<(&str, &str)> {
@@ -270,14 +295,29 @@ fn title(value: &Value, kind: &str) -> String {
 }
 
 /// Name and selector of a policy that could not be read. Without a readable selector it stands for the whole namespace.
-fn outline(value: &Value) -> Option<Object> {
-    let reference = reference(Kind::AuthorizationPolicy, value)?;
-    let mut policy = AuthorizationPolicy::default();
-    policy.metadata.name = Some(reference.name.to_string());
-    policy.metadata.namespace = Some(reference.namespace.to_string());
-    policy.spec.selector =
-        value.pointer("/spec/selector").and_then(|selector| typed::<WorkloadSelector>(selector).ok());
-    Some(Object::AuthorizationPolicy(Box::new(policy)))
+fn outline(kind: Kind, value: &Value) -> Option<Object> {
+    let reference = reference(kind, value)?;
+    let metadata = ObjectMeta {
+        name: Some(reference.name.to_string()),
+        namespace: Some(reference.namespace.to_string()),
+        ..ObjectMeta::default()
+    };
+    let selector = value
+        .pointer("/spec/selector")
+        .and_then(|selector| Some(typed::<WorkloadSelector>(selector).ok()?.object));
+    match kind {
+        Kind::AuthorizationPolicy => {
+            let mut policy = AuthorizationPolicy { metadata, ..AuthorizationPolicy::default() };
+            policy.spec.selector = selector;
+            Some(Object::AuthorizationPolicy(Box::new(policy)))
+        }
+        Kind::PeerAuthentication => {
+            let mut policy = PeerAuthentication { metadata, ..PeerAuthentication::default() };
+            policy.spec.selector = selector;
+            Some(Object::PeerAuthentication(Box::new(policy)))
+        }
+        _ => None,
+    }
 }
 
 /// `mesh.yaml` may hold Istio's MeshConfig as it is, without a ConfigMap around it.

@@ -9,5 +9,6 @@ pub(crate) mod pod;
 pub(crate) mod policy;
 pub(crate) mod retry;
 pub(crate) mod routes;
+pub(crate) mod selector;
 pub(crate) mod service;
 pub(crate) mod value;

@@ -17,7 +17,10 @@ use crate::{
     diagnostic::{Code, Diagnostic, Findings},
     index::{Fact, Index},
     object::{AuthorizationPolicy, Object, istio::TargetReference},
-    read::policy::{self, Verdict},
+    read::{
+        policy::{self, Verdict},
+        selector,
+    },
 };
 
 /// Makes a policy of no effect but for its findings.
@@ -88,9 +91,10 @@ impl Scope<'_> {
         let in_scope = *self.namespace == self.mesh.root_namespace || *self.namespace == pod.namespace;
         let mut targets = spec.target_ref.iter().chain(&spec.target_refs).peekable();
         let targeted = targets.peek().is_none() || targets.any(|target| self.is_target(target, pod));
+        let selector = selector::of(spec.selector.as_ref(), self.fact.is_closed);
         in_scope
             && targeted
-            && spec.selector.as_ref().is_none_or(|selector| {
+            && selector.is_none_or(|selector| {
                 pod.has_labels(
                     selector.match_labels.iter().map(|(key, value)| (key.as_str(), value.as_str())),
                 )

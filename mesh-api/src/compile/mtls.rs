@@ -13,7 +13,10 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
     object::{Object, PeerAuthentication, istio::WorkloadSelector},
-    read::peer::{self, Modes},
+    read::{
+        peer::{self, Modes},
+        selector,
+    },
 };
 
 struct Written<'a> {
@@ -35,8 +38,11 @@ pub(super) fn compile(
     });
     let mut written: Vec<Written<'_>> = facts
         .map(|fact| Written {
-            modes: peer::read(&fact.object.spec, &mut fact.findings(&mut Vec::new())),
-            selector: fact.object.spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty()),
+            modes: match fact.is_closed {
+                true => Modes { default: Some(MtlsMode::Strict), ports: BTreeMap::new() },
+                false => peer::read(&fact.object.spec, &mut fact.findings(&mut Vec::new())),
+            },
+            selector: selector::of(fact.object.spec.selector.as_ref(), fact.is_closed),
             fact,
         })
         .collect();

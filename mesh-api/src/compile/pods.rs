@@ -30,7 +30,7 @@ pub(super) struct Live<'a> {
     pub(super) labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Its own addresses: none of a pod on the host's network, none that a newer pod has.
     pub(super) ips: Vec<IpAddr>,
-    /// The newer pod that has its address.
+    /// The newer pod that has its address or network namespace.
     pub(super) displaced_by: Option<String>,
     node: NodeName,
     account: ServiceAccount,
@@ -133,12 +133,27 @@ fn settle_uids(pods: &mut Vec<Live<'_>>, list: &mut Vec<Diagnostic>) {
     pods.retain(|_| number.next().is_none_or(|number| !losers.contains(&number)));
 }
 
-/// An address names one workload. The newest pod has it; an older one loses all of its addresses.
+/// An address names one workload, and so does a network namespace of a node. The newest pod has it; an older one loses all of its
+/// addresses and cannot be captured.
 fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
     let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let mut entered: BTreeMap<(NodeName, String), String> = BTreeMap::new();
     for number in newest_first(pods) {
         let Some(pod) = pods.get_mut(number) else { continue };
         let name = pod.fact.reference.to_string();
+        let netns = pod::annotation(pod.fact.object, pod::NETNS_ANNOTATION);
+        if let Some(netns) = netns {
+            let place = (pod.node.clone(), netns.to_owned());
+            if let Some(owner) = entered.get(&place).cloned() {
+                let message = format!("{netns} belongs to the newer {owner}: this pod is not captured");
+                let field = format!("metadata.annotations[{:?}]", pod::NETNS_ANNOTATION);
+                pod.fact.findings(list).add(Code::AddressConflict, field, message);
+                pod.ips.clear();
+                pod.displaced_by = Some(owner);
+                continue;
+            }
+            entered.insert(place, name.clone());
+        }
         let conflict = pod.ips.iter().find_map(|ip| Some((*ip, taken.get(ip)?.clone())));
         match conflict {
             None => taken.extend(pod.ips.iter().map(|ip| (*ip, name.clone()))),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{Pod, Service as Written},
+    core::v1::Service as Written,
     discovery::v1::{Endpoint, EndpointSlice},
 };
 use mesh_model::{
@@ -59,6 +59,7 @@ pub(super) fn compile(index: &Index, pods: &[Live<'_>], list: &mut Vec<Diagnosti
     let mut claims: BTreeMap<(WorkloadUid, u16), Claim> = BTreeMap::new();
     let mut cluster_ips: BTreeMap<IpAddr, String> = BTreeMap::new();
     let slices = Slices::new(index);
+    let pods = Lookup::new(pods);
     let written = index.facts(|object| match object {
         Object::Service(service) => Some(&**service),
         _ => None,
@@ -71,8 +72,8 @@ pub(super) fn compile(index: &Index, pods: &[Live<'_>], list: &mut Vec<Diagnosti
         }
         let ports = service::ports(fact.object);
         let behind = match slices.of(&fact) {
-            Some(slices) => behind_slices(&slices, &ports, pods),
-            None => behind_selector(&fact, &ports, pods, list),
+            Some(slices) => behind_slices(&slices, &ports, &pods),
+            None => behind_selector(&fact, &ports, &pods, list),
         };
         let behind = match behind {
             Ok(behind) => behind,
@@ -139,21 +140,39 @@ fn claim_ports(
     }
 }
 
+/// Pods by what endpoints name them with.
+struct Lookup<'p, 'a> {
+    by_namespace: BTreeMap<&'p str, Vec<&'p Live<'a>>>,
+    by_name: BTreeMap<(&'p str, &'p str), &'p Live<'a>>,
+    by_address: BTreeMap<IpAddr, &'p Live<'a>>,
+}
+
+impl<'p, 'a> Lookup<'p, 'a> {
+    fn new(pods: &'p [Live<'a>]) -> Self {
+        let mut by_namespace: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for pod in pods {
+            by_namespace.entry(pod.namespace.as_str()).or_default().push(pod);
+        }
+        let by_address = pods.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, pod)));
+        let by_name = pods.iter().map(|pod| ((pod.namespace.as_str(), &*pod.fact.reference.name), pod));
+        Self { by_namespace, by_name: by_name.collect(), by_address: by_address.collect() }
+    }
+}
+
 /// The pods that the selector picks; none without a selector.
 fn behind_selector<'p, 'a>(
     fact: &Fact<'_, Written>,
     ports: &[service::Port],
-    pods: &'p [Live<'a>],
+    pods: &Lookup<'p, 'a>,
     list: &mut Vec<Diagnostic>,
 ) -> Result<Vec<Behind<'p, 'a>>, String> {
     let spec = fact.object.spec.as_ref();
     let selector = spec.and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
     let Some(selector) = selector else { return Ok(Vec::new()) };
     let always_ready = spec.is_some_and(|spec| spec.publish_not_ready_addresses == Some(true));
-    let picked = pods.iter().filter(|pod| {
-        *pod.namespace.as_str() == *fact.reference.namespace
-            && pod.has_labels(selector.iter().map(|(key, value)| (key.as_str(), value.as_str())))
-    });
+    let labels = || selector.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let own = pods.by_namespace.get(&*fact.reference.namespace).into_iter().flatten().copied();
+    let picked = own.filter(|pod| pod.has_labels(labels()));
     let mut behind = Vec::new();
     let mut unknown = BTreeSet::new();
     for pod in picked {
@@ -208,7 +227,7 @@ impl<'a> Slices<'a> {
 fn behind_slices<'p, 'a>(
     slices: &[&EndpointSlice],
     ports: &[service::Port],
-    pods: &'p [Live<'a>],
+    pods: &Lookup<'p, 'a>,
 ) -> Result<Vec<Behind<'p, 'a>>, String> {
     let mut behind: BTreeMap<WorkloadUid, Behind<'p, 'a>> = BTreeMap::new();
     for slice in slices {
@@ -240,21 +259,15 @@ fn slice_targets(slice: &EndpointSlice, ports: &[service::Port]) -> Vec<(u16, u1
     targets
 }
 
-fn pod_of<'p, 'a>(slice: &EndpointSlice, endpoint: &Endpoint, pods: &'p [Live<'a>]) -> Option<&'p Live<'a>> {
+fn pod_of<'p, 'a>(slice: &EndpointSlice, endpoint: &Endpoint, pods: &Lookup<'p, 'a>) -> Option<&'p Live<'a>> {
     let namespace = slice.metadata.namespace.as_deref().unwrap_or(crate::object::DEFAULT_NAMESPACE);
-    let named = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod")).and_then(
-        |target| {
-            let name = target.name.as_deref()?;
-            pods.iter().find(|pod| *pod.fact.reference.name == *name && pod.namespace.as_str() == namespace)
-        },
-    );
-    let has_address = |pod: &&Live<'_>| {
-        let addresses = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
-        addresses.map(|ip| ip.to_canonical()).any(|ip| pod.ips.contains(&ip))
-    };
-    let pod = named.or_else(|| pods.iter().find(has_address))?;
-    let on_host: fn(&Pod) -> bool = pod::is_host_network;
-    (!on_host(pod.fact.object)).then_some(pod)
+    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let name = target.and_then(|target| target.name.as_deref());
+    let named = name.and_then(|name| pods.by_name.get(&(namespace, name)));
+    let addresses = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+    let mut addressed = addresses.filter_map(|ip| pods.by_address.get(&ip.to_canonical()));
+    let pod = named.or_else(|| addressed.next()).copied()?;
+    (!pod::is_host_network(pod.fact.object)).then_some(pod)
 }
 
 /// External addresses may be shared by ports; cluster addresses may not.

@@ -214,3 +214,25 @@ fn a_denied_path_that_can_be_dodged_is_said() {
         1
     );
 }
+
+#[test]
+fn a_refused_policy_is_not_held_back_by_labels_no_pod_can_have() {
+    let compiled = guarded(" {selector: {matchLabels: {app: '*'}}, rules: [{}]}");
+    assert_eq!(compiled.found(Code::Invalid)[0].field, "spec.selector.matchLabels[\"app\"]");
+    assert_eq!(selecting(&compiled, "shop/front"), ["shop/guard"]);
+}
+
+#[test]
+fn an_unknown_version_of_a_policy_fails_closed() {
+    let compiled = shop(&policy("guard", "shop", " {}").replace("istio.io/v1\n", "istio.io/v7\n"));
+    assert_eq!(selecting(&compiled, "shop/front"), ["shop/guard"]);
+}
+
+#[test]
+fn a_good_version_in_another_file_is_the_last_good_one() {
+    let good = policy("guard", "shop", " {rules: [{}]}");
+    let bad = policy("guard", "shop", " {action: DENY}");
+    let compiled =
+        compile(&index(&[("0.yaml", SHOP), ("1.yaml", &good), ("2.yaml", &bad)]), &Enrolled::default());
+    assert_eq!(compiled.policy("guard").action, Action::Allow);
+}

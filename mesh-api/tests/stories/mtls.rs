@@ -84,5 +84,15 @@ fn ports_need_a_selector_and_must_be_ports() {
     ]);
     let fields: Vec<&str> = compiled.found(Code::Invalid).iter().map(|finding| &*finding.field).collect();
     assert_eq!(fields, ["spec.portLevelMtls.http", "spec.portLevelMtls"]);
-    assert_eq!(compiled.workload("shop/front").mtls.of(80), Permissive, "the refused object has no effect");
+    assert_eq!(compiled.workload("shop/front").mtls.of(80), Strict, "refused and never good: closed");
+    assert_eq!(compiled.workload("shop/back-v1").mtls.of(8080), Strict);
+    assert_eq!(compiled.found(Code::FailsClosed).len(), 2);
+}
+
+#[test]
+fn a_misspelt_strict_is_not_permissive() {
+    let compiled = with(&[peer("default", "shop", "{mtls: {mode: STRCIT}}")]);
+    assert_eq!(compiled.found(Code::Malformed)[0].field, "spec.mtls.mode");
+    let modes = &compiled.workload("shop/front").mtls;
+    assert_eq!((modes.of(80), &*modes.from), (Strict, "PeerAuthentication shop/default"));
 }

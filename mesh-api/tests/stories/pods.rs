@@ -130,3 +130,18 @@ fn a_pod_on_a_node_that_is_not_declared_is_said() {
     let compiled = shop(&pod("lost", "spec: {nodeName: n9, containers: []}"));
     assert_eq!(compiled.found(Code::ReferenceNotFound)[0].field, "spec.nodeName");
 }
+
+#[test]
+fn a_network_namespace_belongs_to_one_pod_of_a_node() {
+    let at = |name: &str, node: &str, ip: u8| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, annotations: {{tulle.dev/netns: /run/netns/x}}}}\nspec: {{nodeName: {node}, containers: []}}\nstatus: {{podIP: 10.7.0.{ip}}}\n---\n"
+        )
+    };
+    let compiled = shop(&[at("old", "n1", 1), at("new", "n1", 2), at("far", "n2", 3)].concat());
+    let found = compiled.found(Code::AddressConflict);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].object.as_ref().map(|object| &*object.name), Some("old"));
+    assert_eq!(compiled.workload("shop/old").ips.len(), 0);
+    assert_eq!(compiled.workload("shop/far").ips.len(), 1);
+}

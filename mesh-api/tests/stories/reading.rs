@@ -182,3 +182,16 @@ fn a_yaml_bomb_is_an_error_and_not_a_full_memory() {
     let (code, ..) = finding(&text);
     assert_eq!(code, Code::Malformed);
 }
+
+#[test]
+fn a_newer_api_server_may_have_fields_that_are_not_known_here() {
+    let origin = mesh_api::Origin { file: "kubernetes".into(), line: 0 };
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [], "fromTheFuture": 1},
+    });
+    assert_eq!(mesh_api::parse_value(&origin, &pod).objects.len(), 1);
+    let policy = serde_json::json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p"}, "spec": {"rulse": []},
+    });
+    assert!(mesh_api::parse_value(&origin, &policy).is_broken());
+}
