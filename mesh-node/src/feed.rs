@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Instant};
 use mesh_model::name::NodeName;
 use tokio::sync::watch;
 
+pub(crate) use controller::status_text;
 pub use controller::{Controller, ControllerError};
 pub use mesh_proto::v1::WorkloadStatus;
 
@@ -118,18 +119,26 @@ impl Feed {
             let ended = session.run(&mut applier, self.reporter.latest.subscribe()).await;
             metrics.connected.set(0);
             metrics.failures.inc();
-            tracing::warn!(error = %ended.error, "the stream of the controller is down; going on with what is here");
-            link.send_replace(Link {
-                connected: false,
-                since: Instant::now(),
-                last_error: Some(ended.error.to_string()),
-            });
+            note_end(&link, ended.error.to_string());
             if ended.received {
                 backoff.reset();
             }
             tokio::time::sleep(backoff.next()).await;
         }
     }
+}
+
+/// Tells of the end of a stream. A controller that stays away is news once, not at each attempt.
+fn note_end(link: &watch::Sender<Link>, error: String) {
+    link.send_modify(|link| {
+        if link.connected || link.last_error.as_ref() != Some(&error) {
+            tracing::warn!(error, "no stream of the controller; going on with what is here");
+        }
+        if std::mem::replace(&mut link.connected, false) {
+            link.since = Instant::now();
+        }
+        link.last_error = Some(error);
+    });
 }
 
 impl Metrics {

@@ -64,6 +64,21 @@ pub enum ControllerError {
     Tls(#[from] tonic::transport::Error),
 }
 
+/// Code, message and causes of a failed call. tonic keeps "connection refused" among the causes.
+pub(crate) fn status_text(status: &tonic::Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl Controller {
     /// Nothing is read or connected yet.
     pub fn new(uri: Uri, root_cert: PathBuf, token_file: PathBuf, limits: Limits) -> Self {

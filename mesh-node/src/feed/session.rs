@@ -10,7 +10,7 @@ use mesh_proto::v1::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Controller, ControllerError, Link, LocalReport, Metrics, apply::Applier};
+use super::{Controller, ControllerError, Link, LocalReport, Metrics, apply::Applier, status_text};
 use crate::config::Limits;
 
 /// Messages that wait for the controller to read them. Acks are awaited by the controller, so there are few.
@@ -42,7 +42,7 @@ pub(super) enum SessionError {
     Controller(#[from] ControllerError),
     #[error("the controller did not accept the stream in time")]
     TimeOut,
-    #[error("the controller ended the stream with {:?}: {}", .0.code(), .0.message())]
+    #[error("the controller ended the stream: {}", status_text(.0))]
     Status(Box<tonic::Status>),
     #[error("the controller closed the stream")]
     Closed,

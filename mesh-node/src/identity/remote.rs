@@ -5,7 +5,7 @@ use rustls_pki_types::CertificateDer;
 use tonic::Code;
 
 use super::signer::{SignError, SignFuture, Signed, Signer, Subject};
-use crate::feed::Controller;
+use crate::feed::{Controller, status_text};
 
 /// Asks the controller.
 #[derive(Clone, Debug)]
@@ -57,6 +57,6 @@ fn sign_error(status: &tonic::Status) -> SignError {
         | Code::Unauthenticated
         | Code::NotFound
         | Code::FailedPrecondition => SignError::Refused(status.message().to_owned()),
-        code => SignError::Unreachable(format!("{code:?}: {}", status.message())),
+        _ => SignError::Unreachable(status_text(status)),
     }
 }

@@ -10,8 +10,8 @@ use std::{
 
 use mesh_model::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName};
@@ -100,14 +100,13 @@ impl TestCa {
         self.inner.root.der().clone()
     }
 
+    pub(crate) fn root_pem(&self) -> String {
+        self.inner.root.pem()
+    }
+
     /// A leaf for `key` with that URI.
-    pub(crate) fn leaf(
-        &self,
-        uri: &str,
-        key: &KeyPair,
-        usages: &[ExtendedKeyUsagePurpose],
-    ) -> CertificateDer<'static> {
-        self.params(uri, usages).signed_by(key, &self.inner.root).unwrap().der().clone()
+    pub(crate) fn leaf(&self, uri: &str, key: &KeyPair, usages: &[ExtendedKeyUsagePurpose]) -> Certificate {
+        self.params(uri, usages).signed_by(key, &self.inner.root).unwrap()
     }
 
     fn params(&self, uri: &str, usages: &[ExtendedKeyUsagePurpose]) -> CertificateParams {
@@ -115,6 +114,10 @@ impl TestCa {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        if let Some((_, node)) = uri.split_once("/tulle/node/") {
+            // As the controller does, for clients that verify a host name.
+            params.subject_alt_names.push(SanType::DnsName(format!("{node}.mesh-node").try_into().unwrap()));
+        }
         params.extended_key_usages = usages.to_vec();
         params.not_before = now.into();
         params.not_after = (now + self.inner.life).into();
@@ -135,7 +138,7 @@ impl TestCa {
             CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).unwrap();
         request.params = self.params(&uri, usages);
         let leaf = match behaviour {
-            Behaviour::OtherKey => self.leaf(&uri, &KeyPair::generate().unwrap(), usages),
+            Behaviour::OtherKey => self.leaf(&uri, &KeyPair::generate().unwrap(), usages).der().clone(),
             _ => request.signed_by(&self.inner.root).unwrap().der().clone(),
         };
         self.inner.signed.fetch_add(1, Ordering::SeqCst);

@@ -208,7 +208,7 @@ async fn a_waiting_connection_overtakes_two_hundred_prefetches() {
 fn a_name_that_is_not_a_workload_of_this_trust_domain_is_no_peer() {
     let ca = TestCa::new(&Clock::system(), DAY);
     let key = KeyPair::generate().unwrap();
-    let leaf = |uri: &str| ca.leaf(uri, &key, &[ExtendedKeyUsagePurpose::ServerAuth]);
+    let leaf = |uri: &str| ca.leaf(uri, &key, &[ExtendedKeyUsagePurpose::ServerAuth]).der().clone();
     let peer = |certs: &[CertificateDer<'_>]| verify_peer(certs, &ours()).map(|peer| peer.identity().clone());
 
     assert_eq!(peer(&[leaf("spiffe://cluster.local/ns/shop/sa/web")]), Ok(identity("web")));
