@@ -3,7 +3,7 @@
 //! Order: the state directory is ours, then the authority is whole, then the ports are bound, then the source is read; a caller that
 //! comes before the first compilation is told to come again.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_proto::v1::{control_server::ControlServer, inspect_server::InspectServer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -65,6 +65,9 @@ pub enum AppError {
     /// The TLS library.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A task panicked; the panic's text is on stderr.
+    #[error("the {0} failed")]
+    Room(&'static str),
     /// The server ended.
     #[error("serving: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -131,11 +134,12 @@ impl App {
         let inspect = InspectService::new(authenticator, publisher.clone(), rescan, granter.clone(), signer);
 
         tracing::info!(listen = %config.listen, admin = %config.admin, source = %config.source.display(), "starting");
-        let mut rooms = JoinSet::new();
-        rooms.spawn(publish.run(commands, stop.clone()));
-        rooms.spawn(dir::watch(dir::Directory::new(config.source), publisher, rescans, stop.clone()));
-        rooms.spawn(renew(authority, certificate.clone(), granter, stop.clone()));
-        rooms.spawn(serve_admin(admin, metrics.clone(), ready, stop.clone()));
+        let mut rooms = Rooms::new(stop.clone());
+        rooms.open("publisher", publish.run(commands, stop.clone()));
+        let directory = dir::Directory::new(config.source);
+        rooms.open("source", dir::watch(directory, publisher, rescans, stop.clone()));
+        rooms.open("renewal", renew(authority, certificate.clone(), granter, stop.clone()));
+        rooms.open("admin", serve_admin(admin, metrics.clone(), ready, stop.clone()));
 
         let incoming = tls::accept(listener, tls::server_config(certificate)?, metrics, stop.clone());
         let served = Server::builder()
@@ -148,10 +152,46 @@ impl App {
         let served = end_with(served, &stop).await;
         // Whatever ended the server, the other rooms have nothing to do without it.
         stop.cancel();
-        if timeout(FAREWELL, async { while rooms.join_next().await.is_some() {} }).await.is_err() {
+        served.and(rooms.close().await)
+    }
+}
+
+/// The tasks of the process. One that ends, ends all: half a controller is worse than one that is started again.
+struct Rooms {
+    tasks: JoinSet<()>,
+    names: HashMap<tokio::task::Id, &'static str>,
+    stop: CancellationToken,
+}
+
+impl Rooms {
+    fn new(stop: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), names: HashMap::new(), stop }
+    }
+
+    fn open(&mut self, name: &'static str, room: impl Future<Output = ()> + Send + 'static) {
+        // Dropped at the end of the task, also when it panics.
+        let guard = self.stop.clone().drop_guard();
+        let task = self.tasks.spawn(async move {
+            room.await;
+            drop(guard);
+        });
+        self.names.insert(task.id(), name);
+    }
+
+    /// Waits for all to end, for a while.
+    async fn close(mut self) -> Result<(), AppError> {
+        let ended = timeout(FAREWELL, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    return Err(AppError::Room(self.names.get(&error.id()).copied().unwrap_or("a room")));
+                }
+            }
+            Ok(())
+        });
+        ended.await.unwrap_or_else(|_| {
             tracing::warn!("some tasks did not end in time");
-        }
-        served
+            Ok(())
+        })
     }
 }
 

@@ -196,3 +196,59 @@ impl AsyncWrite for Accepted {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::identity::TrustDomain;
+    use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+    use tokio_rustls::TlsConnector;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    async fn dial(
+        address: std::net::SocketAddr,
+        authority: &Authority,
+        version: &'static SupportedProtocolVersion,
+        name: &'static str,
+    ) -> io::Result<rustls::ProtocolVersion> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root().clone()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(address).await?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name.try_into().unwrap(), tcp).await?;
+        Ok(stream.get_ref().1.protocol_version().unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_tls_13_with_a_certificate_that_is_renewed() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let authority = Authority::open(directory.path(), TrustDomain::default(), now).unwrap();
+        let certificate = Arc::new(OwnCertificate::new(&authority, now).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Metrics::new();
+        let stop = CancellationToken::new();
+        let config = server_config(certificate.clone()).unwrap();
+        let mut accepted = accept(listener, config, metrics.clone(), stop.clone());
+
+        let new = dial(address, &authority, &rustls::version::TLS13, "mesh-controller").await.unwrap();
+        assert_eq!(new, rustls::ProtocolVersion::TLSv1_3);
+        accepted.next().await.unwrap().unwrap();
+        dial(address, &authority, &rustls::version::TLS12, "mesh-controller").await.unwrap_err();
+        dial(address, &authority, &rustls::version::TLS13, "elsewhere").await.unwrap_err();
+
+        let before = certificate.current.load().cert.clone();
+        certificate.renew(&authority, now).unwrap();
+        assert_ne!(before, certificate.current.load().cert);
+        dial(address, &authority, &rustls::version::TLS13, "mesh-controller").await.unwrap();
+        assert!(metrics.tls_failures.get() >= 1);
+        stop.cancel();
+    }
+}

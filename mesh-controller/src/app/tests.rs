@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use mesh_proto::v1;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 mod client;
@@ -60,6 +61,8 @@ async fn settle_says_in_words_what_is_awaited() {
     let reply = bench.settle().await;
     assert!(reply.settled, "a refusal with a reason is an answer: {reply:?}");
     assert!(bench.status().await.nodes[0].workloads[0].reason.contains("no such netns"));
+    let finding = reply.diagnostics.iter().find(|finding| finding.object == "Pod shop/a").unwrap();
+    assert_eq!(finding.message, "node-1 does not capture it: no such netns");
     bench.stop().await;
 }
 
@@ -220,4 +223,15 @@ async fn grants_dumps_and_status() {
     assert_eq!(status.nodes[0].acked_generation, status.generation);
     assert!(Path::new(status.source.trim_start_matches("dir:")).is_dir());
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_panics_ends_the_process_with_its_name() {
+    let stop = CancellationToken::new();
+    let mut rooms = super::Rooms::new(stop.clone());
+    let waiting = stop.clone();
+    rooms.open("patient", async move { waiting.cancelled().await });
+    rooms.open("hasty", async { panic!("on purpose") });
+    stop.cancelled().await;
+    assert_eq!(rooms.close().await.unwrap_err().to_string(), "the hasty failed");
 }

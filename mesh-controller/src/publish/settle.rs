@@ -101,7 +101,8 @@ impl Publisher {
             .map(|node| format!("{node} not connected"))
     }
 
-    fn workload_name(&self, uid: &WorkloadUid) -> String {
+    /// `namespace/name` while it is compiled, else its UID.
+    pub(super) fn workload_name(&self, uid: &WorkloadUid) -> String {
         match self.picture.resource(&ResourceKey::Workload(uid.clone())) {
             Some(Resource::Workload(workload)) => format!("{}/{}", workload.namespace, workload.name),
             _ => uid.to_string(),

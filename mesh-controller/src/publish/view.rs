@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use mesh_api::{Diagnostic, Severity};
+use mesh_api::{Code, Diagnostic, Severity};
 use mesh_model::name::NodeName;
 use mesh_proto::{encode, v1};
 use tokio::time::Instant;
@@ -30,11 +30,29 @@ impl Publisher {
         }
     }
 
-    /// The worst first, and not more than a message should hold.
+    /// Of the compiler and of the nodes; the worst first, and not more than a message should hold.
     pub(super) fn findings(&self) -> Vec<v1::Diagnostic> {
-        let mut findings: Vec<&Diagnostic> = self.diagnostics.iter().collect();
+        let compiled = self.diagnostics.iter().map(diagnostic);
+        let mut findings: Vec<v1::Diagnostic> = compiled.chain(self.refused_captures()).collect();
         findings.sort_by_key(|finding| Reverse(finding.severity));
-        findings.into_iter().take(MAX_FINDINGS).map(diagnostic).collect()
+        findings.truncate(MAX_FINDINGS);
+        findings
+    }
+
+    /// What a label asks for and a node cannot do: a finding of the pod, since its owner looks there.
+    fn refused_captures(&self) -> impl Iterator<Item = v1::Diagnostic> {
+        self.connections.iter().flat_map(move |(node, connection)| {
+            let refused = connection.stream.reported();
+            let refused = refused.filter(|(_, reported)| reported.state == v1::CaptureState::Refused);
+            refused.map(move |(uid, reported)| v1::Diagnostic {
+                severity: v1::Severity::Error.into(),
+                code: Code::EnrolmentRefused.to_string(),
+                object: format!("Pod {}", self.workload_name(uid)),
+                field: String::new(),
+                message: format!("{node} does not capture it: {}", reported.reason),
+                origin: String::new(),
+            })
+        })
     }
 
     /// For `meshctl config`; None: there is no such node.

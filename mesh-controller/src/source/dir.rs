@@ -1,15 +1,17 @@
 //! A directory of YAML files, watched.
 //!
 //! Invariant: what is sent is what the files said at one look, and a rescan that is answered has been sent before. Notifications
-//! only make looks early; a slow poll finds what they miss (a symlink's target, a lost event).
+//! only make looks early; a slow poll finds what they miss (a symlink's target, a lost event). A file that is being rewritten in
+//! place is not read until its writer pauses: half of it may be good YAML, and would delete what the other half says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use mesh_api::{Code, Diagnostic, Origin, Parsed, Severity};
@@ -53,8 +55,24 @@ impl Rescan {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    known: BTreeMap<String, [u8; 32]>,
+    known: BTreeMap<String, Known>,
     unreadable: Option<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    digest: [u8; 32],
+    /// Another one means that the file was replaced by a whole one.
+    inode: u64,
+}
+
+/// What came of a look.
+#[derive(Debug, Default, PartialEq)]
+pub struct Looked {
+    /// What is different; None if nothing is.
+    pub changes: Option<FileChanges>,
+    /// A file is being written: look again soon.
+    pub again: bool,
 }
 
 impl Directory {
@@ -63,38 +81,50 @@ impl Directory {
         Self { path, known: BTreeMap::new(), unreadable: None }
     }
 
-    /// Reads every file and returns what is different; None if nothing is. Blocks on the disk.
-    pub fn look(&mut self) -> Option<FileChanges> {
-        let mut changes = FileChanges::default();
+    /// Reads every file and returns what is different. A file that was rewritten in place after `quiet_since` is left for the next
+    /// look. Blocks on the disk.
+    pub fn look(&mut self, quiet_since: Option<SystemTime>) -> Looked {
         let names = match yaml_files(&self.path) {
             Ok(names) => names,
-            Err(error) => {
-                let reason = format!("{}: {error}", self.path.display());
-                if self.unreadable.as_ref() == Some(&reason) {
-                    return None;
-                }
-                self.unreadable = Some(reason.clone());
-                changes.unreadable = Some(reason);
-                return Some(changes);
-            }
+            Err(error) => return Looked { changes: self.unreadable(&error), again: false },
         };
         let recovered = self.unreadable.take().is_some();
+        let mut changes = FileChanges::default();
+        let mut again = false;
         let mut present = BTreeSet::new();
         for (position, name) in names.into_iter().enumerate() {
-            let content = match read(&self.path.join(&name), position) {
-                Err(Unreadable::Gone) => continue,
-                content => content,
-            };
-            let digest = digest(&content);
-            if self.known.insert(name.clone(), digest) != Some(digest) {
-                changes.parsed.push(parsed(&name, content));
+            let read = read(&self.path.join(&name), position);
+            if matches!(read.content, Err(Unreadable::Gone)) {
+                continue;
+            }
+            let digest = digest(&read.content);
+            let known = self.known.get(&name);
+            let in_place = known.is_some_and(|known| known.inode == read.inode);
+            let fresh = quiet_since.zip(read.written).is_some_and(|(quiet, written)| written > quiet);
+            if known.is_none_or(|known| known.digest != digest) {
+                if in_place && fresh {
+                    again = true;
+                } else {
+                    self.known.insert(name.clone(), Known { digest, inode: read.inode });
+                    changes.parsed.push(parsed(&name, read.content));
+                }
             }
             present.insert(name);
         }
         changes.removed = self.known.keys().filter(|name| !present.contains(*name)).cloned().collect();
         self.known.retain(|name, _| present.contains(name));
         let changed = recovered || !changes.parsed.is_empty() || !changes.removed.is_empty();
-        changed.then_some(changes)
+        Looked { changes: changed.then_some(changes), again }
+    }
+
+    /// Said once per reason.
+    fn unreadable(&mut self, error: &io::Error) -> Option<FileChanges> {
+        let reason = format!("{}: {error}", self.path.display());
+        if self.unreadable.as_ref() == Some(&reason) {
+            return None;
+        }
+        self.unreadable = Some(reason.clone());
+        Some(FileChanges { unreadable: Some(reason), ..FileChanges::default() })
     }
 }
 
@@ -126,32 +156,46 @@ pub async fn watch(
         while let Ok(request) = requests.try_recv() {
             asked.push(request);
         }
-        let Some(mut looking) = directory.take() else { return };
-        let looked = tokio::task::spawn_blocking(move || {
-            let changes = looking.look();
-            (looking, changes)
-        });
-        let Ok((looked_at, changes)) = looked.await else {
-            tracing::error!("reading the source panicked; it is not watched any more");
-            return;
-        };
-        // A directory that was away has lost its watch.
-        if watcher.is_none() || changes.as_ref().is_some_and(|changes| changes.unreadable.is_some()) {
-            watcher = self::watcher(&looked_at.path, &changed);
-        }
-        directory = Some(looked_at);
-        let changes = changes.or_else(|| first.then(FileChanges::default));
-        first = false;
-        if let Some(changes) = changes
-            && publisher.send(Command::Source(changes)).await.is_err()
-        {
-            return;
+        let began = Instant::now();
+        loop {
+            // A writer that never pauses is taken as it is.
+            let patient = began.elapsed() < LONGEST_WAIT;
+            let Some(looked) = look(&mut directory, patient).await else { return };
+            let away = looked.changes.as_ref().is_some_and(|changes| changes.unreadable.is_some());
+            // A directory that was away has lost its watch.
+            if let Some(directory) = directory.as_ref().filter(|_| watcher.is_none() || away) {
+                watcher = self::watcher(&directory.path, &changed);
+            }
+            let changes = looked.changes.or_else(|| first.then(FileChanges::default));
+            first = false;
+            if let Some(changes) = changes
+                && publisher.send(Command::Source(changes)).await.is_err()
+            {
+                return;
+            }
+            if !looked.again {
+                break;
+            }
+            sleep(QUIET).await;
         }
         for request in asked {
             // Whoever asked may have gone.
             let _ = request.send(());
         }
     }
+}
+
+/// One look off the runtime's threads; None if it panicked.
+async fn look(directory: &mut Option<Directory>, patient: bool) -> Option<Looked> {
+    let mut looking = directory.take()?;
+    let quiet_since = patient.then(|| SystemTime::now() - QUIET);
+    let looked = tokio::task::spawn_blocking(move || {
+        let looked = looking.look(quiet_since);
+        (looking, looked)
+    });
+    let (looking, looked) = looked.await.ok()?;
+    *directory = Some(looking);
+    Some(looked)
 }
 
 /// A source and the handle to ask it.
@@ -229,26 +273,40 @@ enum Unreadable {
     Io(io::Error),
 }
 
-fn read(path: &Path, position: usize) -> Result<String, Unreadable> {
-    if position >= MAX_FILES {
-        return Err(Unreadable::TooMany);
-    }
+/// A file as it was at one moment.
+struct Read {
+    content: Result<String, Unreadable>,
+    inode: u64,
+    written: Option<SystemTime>,
+}
+
+fn read(path: &Path, position: usize) -> Read {
     let gone_or = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Gone,
         _ => Unreadable::Io(error),
     };
-    // Asked by name first: opening a pipe would block.
-    if !fs::metadata(path).map_err(gone_or)?.is_file() {
-        return Err(Unreadable::NotAFile);
-    }
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => return Read { content: Err(gone_or(error)), inode: 0, written: None },
+    };
+    let content = match (position < MAX_FILES, metadata.is_file()) {
+        (false, _) => Err(Unreadable::TooMany),
+        // Asked by name first: opening a pipe would block.
+        (_, false) => Err(Unreadable::NotAFile),
+        (true, true) => text(path).map_err(gone_or).and_then(std::convert::identity),
+    };
+    // Asked again: what was written while we read counts as fresh.
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    Read { content, inode: metadata.ino(), written }
+}
+
+fn text(path: &Path) -> io::Result<Result<String, Unreadable>> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(gone_or)?;
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Unreadable::TooLarge);
+        return Ok(Err(Unreadable::TooLarge));
     }
-    String::from_utf8(bytes).map_err(|_| Unreadable::NotText)
+    Ok(String::from_utf8(bytes).map_err(|_| Unreadable::NotText))
 }
 
 fn digest(content: &Result<String, Unreadable>) -> [u8; 32] {
