@@ -21,7 +21,7 @@ pub struct Config {
     #[arg(long, env = "MESH_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
     /// Address for metrics and health (plaintext)
-    #[arg(long, env = "MESH_ADMIN", default_value = "127.0.0.1:15014")]
+    #[arg(long, alias = "admin-addr", env = "MESH_ADMIN", default_value = "127.0.0.1:15014")]
     pub admin: SocketAddr,
     /// Trust domain of every identity
     #[arg(long, env = "MESH_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
