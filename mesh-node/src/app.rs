@@ -13,7 +13,7 @@ use std::{
     io::{self, Write},
     process::ExitCode,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -45,6 +45,8 @@ use crate::{
 
 /// Threads of everything that is not bytes: stream, certificates, capture, inspection.
 const CONTROL_THREADS: usize = 2;
+/// How long the end waits for connections that are cut to be counted and logged.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Wrong arguments (sysexits.h).
 const USAGE: u8 = 64;
 
@@ -100,6 +102,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Everything that runs until the process stops.
 struct Running {
     config: Arc<Config>,
+    telemetry: Telemetry,
     phase: PhaseControl,
     control: Runtime,
 }
@@ -149,8 +152,9 @@ fn start(config: Config) -> anyhow::Result<Running> {
             }
         });
     }
-    let (telemetry, followed) = (rooms.telemetry.clone(), rooms.state.clone());
-    control.spawn(async move { telemetry.follow(&followed).await });
+    let telemetry = rooms.telemetry.clone();
+    let (follower, followed) = (telemetry.clone(), rooms.state.clone());
+    control.spawn(async move { follower.follow(&followed).await });
     control.spawn(capture::run(rooms.clone(), workers));
     spawn_feed(&control, &rooms, writer, controller, inspect_address, link);
 
@@ -164,7 +168,7 @@ fn start(config: Config) -> anyhow::Result<Running> {
         "serving"
     );
     drop(_inside);
-    Ok(Running { config, phase: phase_control, control })
+    Ok(Running { config, telemetry, phase: phase_control, control })
 }
 
 fn open_hooks(config: &Config) -> anyhow::Result<Arc<Hooks>> {
@@ -274,7 +278,7 @@ fn spawn_feed(
 impl Running {
     /// Waits for SIGTERM or SIGINT, then stops in order; a second signal ends the process at once.
     fn wait_and_stop(self) -> anyhow::Result<ExitCode> {
-        let Self { config, phase, control } = self;
+        let Self { config, telemetry, phase, control } = self;
         let code = control.block_on(async {
             let mut signals = Signals::listen()?;
             let name = signals.next().await;
@@ -296,8 +300,11 @@ impl Running {
                 }
             };
             phase.advance(Stage::Stopped);
+            // Whoever is cut now still says so in the access log.
+            phase.drained(LAST_WORDS).await;
             anyhow::Ok(code)
         })?;
+        telemetry.flush(LAST_WORDS);
         control.shutdown_background();
         tracing::info!("stopped");
         Ok(code)

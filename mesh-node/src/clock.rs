@@ -42,3 +42,19 @@ impl Clock {
             .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_move_together_both_ways() {
+        let clock = Clock::system();
+        let clone = clock.clone();
+        let before = clock.unix_seconds();
+        clone.shift(3600);
+        assert!((3600..3610).contains(&(clock.unix_seconds() - before)));
+        clock.shift(-7200);
+        assert!(clone.unix_seconds() < before);
+    }
+}

@@ -96,3 +96,29 @@ impl PhaseControl {
         tokio::time::timeout(wait, self.work.wait()).await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn phases_only_advance_and_draining_waits_for_the_busy() {
+        let (control, phase) = new();
+        control.advance(Stage::Draining);
+        control.advance(Stage::Serving);
+        assert_eq!(phase.stage(), Stage::Draining);
+        phase.reached(Stage::Serving).await;
+
+        let busy = phase.busy();
+        assert!(!control.drained(Duration::from_secs(30)).await);
+        drop(busy);
+        assert!(control.drained(Duration::from_secs(30)).await);
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_is_gone_has_reached_every_stage() {
+        let (control, phase) = new();
+        drop(control);
+        phase.reached(Stage::Stopped).await;
+    }
+}

@@ -77,3 +77,27 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn complete_once_is_complete_for_ever() {
+        let (writer, state) = new();
+        assert!(!state.wait_complete(Duration::from_secs(5)).await);
+        writer.publish(Snapshot::default().next(vec![], &[]), true);
+        writer.publish(state.snapshot().next(vec![], &[]), false);
+        assert!(state.is_complete() && state.wait_complete(Duration::ZERO).await);
+    }
+
+    #[tokio::test]
+    async fn readers_see_the_snapshot_whose_generation_they_are_told() {
+        let (writer, state) = new();
+        let mut changed = state.changed();
+        writer.publish(state.snapshot().next(vec![], &[]), true);
+        changed.changed().await.unwrap();
+        assert_eq!(*changed.borrow_and_update(), state.snapshot().generation());
+        assert!(!changed.has_changed().unwrap());
+    }
+}

@@ -77,7 +77,7 @@ impl Telemetry {
 
     /// Counts and logs a finished HTTP request.
     pub fn request(&self, connection: &ConnectionRecord, request: &RequestRecord<'_>) {
-        let outcome = Outcome::of_request(request);
+        let outcome = Outcome::of_request(connection, request);
         let series = cache::http(&self.shared.standard, connection, outcome);
         series.requests.inc();
         series.duration.observe(u64::try_from(request.duration.as_micros()).unwrap_or(u64::MAX));
@@ -124,6 +124,11 @@ impl Telemetry {
                 _ = sweep.tick() => self.sweep(&state.snapshot(), Instant::now()),
             }
         }
+    }
+
+    /// Waits until the access log is written as far as it has come, at most so long. For the end of the process.
+    pub fn flush(&self, wait: Duration) {
+        self.shared.log.flush(wait);
     }
 
     /// Sets the access log's format, or none.

@@ -194,6 +194,11 @@ impl Certificates {
         let workloads = wanted.workloads.iter().cloned().map(Subject::Workload);
         let subjects = workloads.chain(wanted.node_server.clone().map(Subject::NodeServer));
         let current = self.shared.entries.load_full();
+        if subjects.clone().all(|subject| current.contains_key(&subject))
+            && subjects.clone().count() == current.len()
+        {
+            return;
+        }
         let next: HashMap<Subject, Arc<Entry>> = subjects
             .map(|subject| {
                 let entry = current.get(&subject).cloned().unwrap_or_else(|| self.start(subject.clone()));

@@ -14,6 +14,8 @@ use super::{
 
 /// A thread that has met this many kinds forgets them all and begins again.
 const MOST_KINDS: usize = 8192;
+/// UNAUTHENTICATED. What is above is no code and counts as one kind.
+const LAST_GRPC_CODE: u16 = 16;
 
 /// How a request or connection ended, as far as labels say it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -24,8 +26,13 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of_request(request: &RequestRecord<'_>) -> Self {
-        Self { status: request.status, grpc_status: request.grpc_status, flags: request.flags }
+    pub(super) fn of_request(connection: &ConnectionRecord, request: &RequestRecord<'_>) -> Self {
+        // A label of gRPC only; and no upstream makes more series than there are codes.
+        let grpc_status = match connection.protocol {
+            RequestProtocol::Grpc => request.grpc_status.map(|code| code.min(LAST_GRPC_CODE + 1)),
+            RequestProtocol::Http | RequestProtocol::Tcp => None,
+        };
+        Self { status: request.status, grpc_status, flags: request.flags }
     }
 
     pub(super) fn of_connection(flags: ResponseFlags) -> Self {

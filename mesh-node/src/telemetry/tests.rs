@@ -299,6 +299,29 @@ fn too_many_label_sets_are_refused_and_counted() {
 }
 
 #[test]
+fn a_grpc_status_counts_for_grpc_only_and_is_bounded() {
+    let telemetry = telemetry();
+    let mut record = connection();
+    for grpc_status in [Some(14), Some(14), None] {
+        telemetry.request(&record, &RequestRecord { grpc_status, ..request() });
+    }
+    record.protocol = RequestProtocol::Grpc;
+    for code in [14, 17, 40_000] {
+        telemetry.request(&record, &RequestRecord { grpc_status: Some(code), ..request() });
+    }
+    let text = telemetry.text().unwrap();
+    let mut found: Vec<_> = lines_with(&text, "istio_requests_total")
+        .into_iter()
+        .map(|line| &line[line.find("request_protocol").unwrap()..line.find(",response_flags").unwrap()])
+        .collect();
+    found.sort_unstable();
+    let with = |protocol: &str, status: &str| {
+        format!("request_protocol=\"{protocol}\",response_code=\"200\",grpc_response_status=\"{status}\"")
+    };
+    assert_eq!(found, [with("grpc", "14"), with("grpc", "17"), with("http", "unknown")]);
+}
+
+#[test]
 fn a_label_cannot_break_the_exposition() {
     let telemetry = telemetry();
     let mut record = connection();

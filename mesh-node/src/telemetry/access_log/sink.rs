@@ -4,14 +4,21 @@ use std::{
     io::{self, BufWriter, Write},
     sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread,
+    time::Duration,
 };
 
 use super::super::own::Counter;
 
 /// Where lines go.
 pub(crate) struct Sink {
-    queue: SyncSender<String>,
+    queue: SyncSender<Message>,
     dropped: Counter,
+}
+
+enum Message {
+    Line(String),
+    /// Everything before it is to be shown, then answered.
+    Flush(SyncSender<()>),
 }
 
 impl Sink {
@@ -31,31 +38,48 @@ impl Sink {
 
     /// Takes the line, or drops and counts it.
     pub(crate) fn write(&self, line: String) {
-        if self.queue.try_send(line).is_err() {
+        if self.queue.try_send(Message::Line(line)).is_err() {
             self.dropped.inc();
+        }
+    }
+
+    /// Waits until what was written before is shown, at most so long. For the end of the process.
+    pub(crate) fn flush(&self, wait: Duration) {
+        let (shown, answer) = sync_channel(1);
+        if self.queue.try_send(Message::Flush(shown)).is_ok() {
+            // A writer that is stuck must not keep the process from ending.
+            let _ = answer.recv_timeout(wait);
         }
     }
 }
 
-fn write_all(out: impl Write, waiting: &Receiver<String>, failed: &Counter) {
+fn write_all(out: impl Write, waiting: &Receiver<Message>, failed: &Counter) {
     let mut out = BufWriter::with_capacity(64 << 10, out);
     let mut next = waiting.recv().ok();
-    while let Some(line) = next {
-        if out.write_all(line.as_bytes()).is_err() {
-            failed.inc();
+    while let Some(message) = next {
+        match message {
+            Message::Line(line) => count_failure(out.write_all(line.as_bytes()), failed),
+            Message::Flush(shown) => {
+                count_failure(out.flush(), failed);
+                // Whoever asked may have given up.
+                let _ = shown.send(());
+            }
         }
         next = match waiting.try_recv() {
-            Ok(line) => Some(line),
+            Ok(message) => Some(message),
             Err(TryRecvError::Disconnected) => None,
             // Nothing more for now: what was written is shown before this thread sleeps.
             Err(TryRecvError::Empty) => {
-                if out.flush().is_err() {
-                    failed.inc();
-                }
+                count_failure(out.flush(), failed);
                 waiting.recv().ok()
             }
         };
     }
-    // The process ends; there is nobody left to tell of an error.
-    let _ = out.flush();
+    count_failure(out.flush(), failed);
+}
+
+fn count_failure(result: io::Result<()>, failed: &Counter) {
+    if result.is_err() {
+        failed.inc();
+    }
 }
