@@ -69,6 +69,14 @@ pub struct Tuple {
     pub server_port: u16,
 }
 
+impl Tuple {
+    /// Does the connection stay inside its netns, as far as its names tell?
+    #[inline(always)]
+    pub const fn is_inside(&self) -> bool {
+        self.client.is_loopback() || self.server.is_loopback() || self.client.same(&self.server)
+    }
+}
+
 /// A tuple within one network namespace: loopback tuples repeat in each.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]

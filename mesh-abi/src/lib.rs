@@ -107,9 +107,9 @@ pub mod kind {
     pub const HBONE4: u32 = 2;
     /// HBONE over IPv6.
     pub const HBONE6: u32 = 3;
-    /// Outbound over IPv4, for clients bound to the pod's device: they cannot use loopback.
+    /// Outbound over IPv4, for clients bound to the pod's device: they cannot use loopback, and come by the pod's address.
     pub const OUTBOUND4: u32 = 4;
-    /// The same for IPv6.
+    /// Outbound over IPv6: all come by the pod's address.
     pub const OUTBOUND6: u32 = 5;
     /// Listeners per pod.
     pub const COUNT: u32 = 6;

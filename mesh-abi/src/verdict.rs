@@ -91,8 +91,8 @@ pub enum Refuse {
 /// How a captured connect is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capture {
-    /// Where it goes instead: `127.0.0.1` (mapped on an IPv6 socket) or `::1`; the pod's own address for a socket that is
-    /// bound to the device which holds it, since such a socket never hears from loopback.
+    /// Where it goes instead: `127.0.0.1` (mapped on an IPv6 socket); the pod's own address for IPv6, and for a socket
+    /// that is bound to the device which holds it, since such a socket never hears from loopback.
     pub to: Addr,
     /// The outbound listener's port.
     pub port: u16,
@@ -148,9 +148,17 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
         return if open { Connect::Pass(Pass::FailOpen) } else { Connect::Refuse(Refuse::NoListener) };
     }
     let source = if flow.source_bound || flow.port_bound { Addr::NONE } else { own };
-    let on_pods_device = flow.ifindex != 0 && flow.ifindex == pod.ifindex && !own.is_zero();
-    let to = if on_pods_device { own } else { loopback };
-    Connect::Capture(Capture { to, port, source, release: flow.ifindex != 0 && !on_pods_device })
+    let on_pods_device = flow.ifindex != 0 && flow.ifindex == pod.ifindex;
+    // Between `::1` and another address of the pod the kernel loses packets: it takes `::1` for link-local and sends the
+    // answer of a TIME_WAIT (and a RST) out by the device that holds the other address.
+    let by_own_address = !own.is_zero() && (on_pods_device || !is_v4);
+    let to = if by_own_address { own } else { loopback };
+    Connect::Capture(Capture {
+        to,
+        port,
+        source,
+        release: flow.ifindex != 0 && !(on_pods_device && by_own_address),
+    })
 }
 
 /// A connection that arrives at a pod, as `sk_lookup` sees it.
@@ -188,21 +196,21 @@ pub fn accept(maps: &impl Lookup, arrival: &Arrival) -> Accept {
     if arrival.protocol != TCP {
         return Accept::Pass(Pass::Protocol);
     }
+    let Some(pod) = maps.pod(arrival.cookie) else {
+        return Accept::Pass(Pass::NotEnrolled);
+    };
+    let fail_open = pod.flags & flag::FAIL_OPEN != 0;
+    if let Some(index) = outbound_index(pod, &arrival.tuple) {
+        return Accept::Assign { index, fail_open };
+    }
     // What the pod sends to its own address goes over `lo`, but the kernel names the device that holds the address. Its
     // source tells: nobody else can complete a handshake from it, since the answer never leaves the pod.
     let client = &arrival.tuple.client;
     if arrival.ifindex == LOOPBACK_IFINDEX || client.is_loopback() {
         return Accept::Pass(Pass::Loopback);
     }
-    let Some(pod) = maps.pod(arrival.cookie) else {
-        return Accept::Pass(Pass::NotEnrolled);
-    };
-    let fail_open = pod.flags & flag::FAIL_OPEN != 0;
     if is_self(pod, client) {
-        return match outbound_index(pod, &arrival.tuple) {
-            Some(index) => Accept::Assign { index, fail_open },
-            None => Accept::Pass(Pass::Self_),
-        };
+        return Accept::Pass(Pass::Self_);
     }
     let server_port = arrival.tuple.server_port;
     // The tunnel's door cannot be excluded: what comes there is the proxy's alone.
@@ -238,7 +246,8 @@ fn is_self(pod: &PodEntry, addr: &Addr) -> bool {
     addr.same(&pod.ip4) || addr.same(&pod.ip6)
 }
 
-/// A captured client that is bound to the pod's device dials the outbound listener by the pod's own address.
+/// Captured clients that do not use loopback dial the outbound listener by the pod's own address. Whoever else does finds
+/// a proxy that knows no origin, and is closed.
 #[inline(always)]
 fn outbound_index(pod: &PodEntry, tuple: &Tuple) -> Option<u32> {
     let (port, which) = if tuple.server.is_v4() {

@@ -153,7 +153,7 @@ impl Here<'_> {
         {
             self.read_outcome(own, &tuple);
         }
-        if !tuple.server.is_loopback() {
+        if !tuple.is_inside() {
             watch_states(self.ctx);
         }
     }
@@ -173,7 +173,7 @@ impl Here<'_> {
     #[inline(always)]
     fn server_established(&self) {
         let tuple = self.tuple_as_server();
-        if tuple.client.is_loopback() {
+        if tuple.is_inside() {
             let key = maps::key(self.cookie, &tuple);
             // SAFETY: see the invariant of maps.rs.
             if let Some(client) = unsafe { CLIENTS.get(&key) } {
@@ -206,7 +206,7 @@ impl Here<'_> {
                 let _ = CLIENTS.remove(maps::key(self.cookie, &tuple));
             }
         }
-        if !tuple.server.is_loopback() && !tuple.client.is_loopback() {
+        if !tuple.is_inside() {
             self.add_up();
         }
     }

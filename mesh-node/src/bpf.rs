@@ -12,6 +12,7 @@
 
 mod detach;
 mod enroll;
+mod entry;
 mod error;
 mod exclude;
 mod hooks;
@@ -19,6 +20,7 @@ mod object;
 mod pins;
 mod probe;
 mod raw;
+mod sockets;
 mod stats;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,7 +34,7 @@ pub use detach::{Detached, detach_all};
 pub use enroll::{Adopted, CapturedPod};
 pub use error::KernelError;
 pub use hooks::Hooks;
-pub use probe::{Attached, attached, try_hooks};
+pub use probe::{Attached, Tried, attached, try_hooks};
 pub use stats::{Counters, Swept};
 
 pub use mesh_abi::{HBONE_PORT, PodTraffic};

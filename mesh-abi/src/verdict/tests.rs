@@ -155,8 +155,9 @@ proptest! {
         prop_assert_eq!(capture.to.is_v4(), v4);
         prop_assert_eq!(capture.port, if v4 { pod.outbound4 } else { pod.outbound6 });
         let own = if v4 { pod.ip4 } else { pod.ip6 };
-        prop_assert!(capture.to.is_loopback() || capture.to == own && flow.ifindex == pod.ifindex);
-        prop_assert_eq!(capture.release, !matches!(flow.ifindex, 0 | 2));
+        let on_device = flow.ifindex == pod.ifindex;
+        prop_assert_eq!(capture.to, if v4 && !on_device { Addr::LOCALHOST4 } else { own });
+        prop_assert_eq!(capture.release, flow.ifindex != 0 && !on_device);
         let bound = flow.source_bound || flow.port_bound;
         prop_assert_eq!(capture.source, if bound { Addr::NONE } else { own });
     }
@@ -226,29 +227,23 @@ proptest! {
     }
 
     #[test]
-    fn what_arrives_from_outside_goes_to_the_proxy(arrival in any_arrival()) {
+    fn what_arrives_goes_to_the_proxy_and_what_stays_inside_does_not(arrival in any_arrival()) {
         let verdict = accept(&enrolled(), &arrival);
-        let inside = arrival.ifindex == LOOPBACK_IFINDEX
-            || arrival.tuple.client.is_loopback()
-            || arrival.tuple.client == pod().ip4
-            || arrival.tuple.client == pod().ip6;
-        prop_assume!(!inside);
-        let v4 = arrival.tuple.server.is_v4();
-        let hbone = arrival.tuple.server_port == HBONE_PORT;
-        let which = u32::from(hbone) * 2 + u32::from(!v4);
-        prop_assert_eq!(verdict, Accept::Assign { index: 3 * kind::COUNT + which, fail_open: false });
-    }
-
-    #[test]
-    fn from_inside_only_a_captured_client_reaches_the_proxy(arrival in any_arrival(), v4: bool) {
-        let mut arrival = arrival;
-        arrival.tuple.client = if v4 { pod().ip4 } else { pod().ip6 };
-        prop_assume!(arrival.ifindex != LOOPBACK_IFINDEX);
-        let server = arrival.tuple.server;
-        let outbound = server == pod().ip4 && arrival.tuple.server_port == pod().outbound4
-            || server == pod().ip6 && arrival.tuple.server_port == pod().outbound6;
-        let verdict = accept(&enrolled(), &arrival);
-        prop_assert_eq!(matches!(verdict, Accept::Assign { .. }), outbound);
+        let Tuple { client, server, server_port, .. } = arrival.tuple;
+        let (pod, v4) = (pod(), server.is_v4());
+        let outbound = server == pod.ip4 && server_port == pod.outbound4 || server == pod.ip6 && server_port == pod.outbound6;
+        let inside = arrival.ifindex == LOOPBACK_IFINDEX || client.is_loopback() || client == pod.ip4 || client == pod.ip6;
+        let which = match (outbound, server_port == HBONE_PORT) {
+            (true, _) => kind::OUTBOUND4,
+            (false, true) => kind::HBONE4,
+            (false, false) => kind::PLAIN4,
+        };
+        let assigned = Accept::Assign { index: 3 * kind::COUNT + which + u32::from(!v4), fail_open: false };
+        if outbound || !inside {
+            prop_assert_eq!(verdict, assigned);
+        } else {
+            prop_assert!(matches!(verdict, Accept::Pass(Pass::Loopback | Pass::Self_)), "{:?}", verdict);
+        }
     }
 
     #[test]

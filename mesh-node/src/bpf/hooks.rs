@@ -1,29 +1,27 @@
-//! Loading the hooks, or adopting those a previous life of this agent left pinned; and the data path's three questions.
+//! Loading the hooks, or adopting those a previous life of this agent left pinned.
 //!
-//! Invariant: a hook in force stays in force until its successor is attached. The data path takes no lock here.
+//! Invariant: a hook in force stays in force until its successor is attached.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps};
 use mesh_abi::{
-    CidrKey, Client, Counter, OUTCOME_HONOURED, OwnSock, PodEntry, PodTraffic, PortKey, Tuple, TupleKey,
-    Vouch, map, own, program,
+    CidrKey, Client, Counter, OwnSock, PodEntry, PodTraffic, PortKey, Tuple, TupleKey, Vouch, map, program,
 };
 
 use super::object::Loader;
 use super::pins::{self, Pins};
 use super::raw::{self, Map};
 use super::stats::Counters;
-use super::{HooksConfig, KernelError, MapSizes, Origin, OwnKind, VouchOutcome};
+use super::{HooksConfig, KernelError, MapSizes};
 use crate::sys;
 
 /// The hooks of the node: program and, for people, its section. The order is that of attaching: what ties connections
@@ -68,7 +66,7 @@ pub(super) struct Maps {
     pub cidrs: Map<CidrKey, u32>,
     pub counters: Map<u32, u64>,
     pub traffic: Map<u32, PodTraffic>,
-    own: Map<i32, OwnSock>,
+    pub own: Map<i32, OwnSock>,
 }
 
 /// Who holds which slot, and which pods this life has enrolled.
@@ -122,45 +120,6 @@ impl Hooks {
             links += pins::remove_all(&folder).map_err(|error| KernelError::Pin { path: folder, error })?;
         }
         Ok(links)
-    }
-
-    /// Where the client behind a socket accepted from a pod's *outbound* listener wanted to go. Answers once.
-    /// `None` = nobody was captured there (or the map was full): close the connection; it is counted.
-    pub fn take_origin(&self, cookie: u64, peer: SocketAddr, local: SocketAddr) -> Option<Origin> {
-        let key = TupleKey { cookie, tuple: Tuple::between(peer, local), reserved: 0 };
-        match self.maps.origins.take(&key) {
-            Ok(Some(origin)) => Some(Origin {
-                dst: origin.socket_addr(),
-                ifindex: Some(origin.ifindex).filter(|index| *index != 0),
-            }),
-            _ => {
-                self.origin_miss.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        }
-    }
-
-    /// Says what a socket of the proxy is for. Must succeed before `connect()`, or the dial would be captured itself.
-    pub fn mark_own(&self, socket: &impl AsFd, kind: OwnKind) -> io::Result<()> {
-        let value = match kind {
-            OwnKind::Plain => OwnSock { kind: own::PLAIN, ..OwnSock::default() },
-            OwnKind::Vouch { dest_cookie } => OwnSock { kind: own::VOUCH, dest_cookie, ..OwnSock::default() },
-            OwnKind::LastStep { client } => OwnSock {
-                kind: own::LAST_STEP,
-                client: client.ip().into(),
-                client_port: client.port(),
-                ..OwnSock::default()
-            },
-        };
-        self.maps.own.set_of(socket.as_fd(), &value)
-    }
-
-    /// What became of a vouched dial; ask after its `connect()` succeeded and before the first byte.
-    pub fn vouch_outcome(&self, socket: &impl AsFd) -> VouchOutcome {
-        match self.maps.own.get_of(socket.as_fd()) {
-            Ok(Some(own)) if own.outcome == OUTCOME_HONOURED => VouchOutcome::Honoured,
-            _ => VouchOutcome::Missed,
-        }
     }
 
     /// The object, its constant set for a pod; programs are not loaded yet.

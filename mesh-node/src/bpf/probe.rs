@@ -40,8 +40,11 @@ impl Attached {
     }
 }
 
-/// Tries to load every hook; gives the outcome for each by its section. `Err` if even the maps cannot be made.
-pub fn try_hooks() -> Result<Vec<(&'static str, Result<(), KernelError>)>, KernelError> {
+/// A hook, by its section, and whether it loads.
+pub type Tried = (&'static str, Result<(), KernelError>);
+
+/// Tries to load every hook. `Err` if even the maps cannot be made.
+pub fn try_hooks() -> Result<Vec<Tried>, KernelError> {
     let sizes = MapSizes { pods: 1, origins: 1, clients: 1, vouches: 1, ports: 1, cidrs: 1 };
     let mut ebpf = Loader::new(None, &sizes)?.load(0)?;
     let all = HOOKS.into_iter().chain([(program::ACCEPT, "sk_lookup")]);

@@ -1,7 +1,10 @@
 //! Where bpffs and cgroup v2 are, and mounting the former.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
 
 /// The root of the cgroup v2 hierarchy, in the hybrid layout too.
 pub fn cgroup2_root() -> Option<PathBuf> {
@@ -15,9 +18,15 @@ pub fn mount_bpffs(path: &Path) -> io::Result<()> {
     if is_bpffs(path) {
         return Ok(());
     }
+    // Of two agents that start at once only one may mount: a second mount would hide the pins in the first.
+    let lock = Flock::lock(File::open(path)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    if is_bpffs(path) {
+        return Ok(());
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))?;
     mount(None::<&str>, path, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)?;
+    drop(lock);
     Ok(())
 }
 

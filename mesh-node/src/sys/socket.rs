@@ -1,10 +1,11 @@
 //! Sockets made inside a pod's netns: the proxy's listeners there, and its dials from there.
 //!
-//! Invariant: listeners are bound to loopback on ephemeral ports without SO_REUSEPORT (a process of the pod with our uid
+//! Invariant: listeners are bound to loopback on high ports without SO_REUSEPORT (a process of the pod with our uid
 //! could join the group); everything is non-blocking and close-on-exec.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -13,6 +14,10 @@ use super::Netns;
 
 /// As long as the kernel allows (`net.core.somaxconn` cuts it): a burst must not be lost in a short queue.
 const BACKLOG: i32 = 4096;
+
+/// Above the kernel's own range for outgoing connections (32768–60999), in which gRPC's 50051 and others live.
+const HIGH_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+const HIGH_TRIES: usize = 32;
 
 /// The proxy's listeners in one pod. The IPv6 ones are missing where the pod has IPv6 disabled on `lo`.
 #[derive(Debug)]
@@ -34,8 +39,8 @@ pub struct PodListeners {
 /// Makes the listeners of a pod.
 pub fn pod_listeners(netns: &Netns) -> io::Result<PodListeners> {
     netns.enter(|| {
-        let v4 = || listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let v6 = || listen_if_possible(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
+        let v4 = || listen_high(Ipv4Addr::LOCALHOST.into());
+        let v6 = || listen_if_possible(Ipv6Addr::LOCALHOST.into());
         Ok(PodListeners {
             outbound4: v4()?,
             outbound6: v6()?,
@@ -48,13 +53,25 @@ pub fn pod_listeners(netns: &Netns) -> io::Result<PodListeners> {
 }
 
 /// A listener, or `None` if the netns has no such address.
-fn listen_if_possible(addr: SocketAddr) -> io::Result<Option<TcpListener>> {
-    match listen(addr) {
+fn listen_if_possible(ip: IpAddr) -> io::Result<Option<TcpListener>> {
+    match listen_high(ip) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A listener on a port that applications rarely take for themselves: theirs would be refused the port, on any address.
+fn listen_high(ip: IpAddr) -> io::Result<TcpListener> {
+    for _ in 0..HIGH_TRIES {
+        let port = HIGH_PORTS.start() + (rand::random::<u16>() % (HIGH_PORTS.end() - HIGH_PORTS.start() + 1));
+        match listen(SocketAddr::new(ip, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
+    listen(SocketAddr::new(ip, 0))
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -87,7 +104,8 @@ impl Default for DialOptions {
 }
 
 /// A non-blocking, unconnected socket inside `netns` for a dial to `to`, bound to `from` if given (port 0 = chosen by
-/// the kernel at connect, per destination). Say what it is for (`Hooks::mark_own`), then connect.
+/// the kernel at connect, per destination; `::1` only towards `::1`, see below). Say what it is for (`Hooks::mark_own`),
+/// then connect.
 pub fn dial_socket(
     netns: &Netns,
     to: SocketAddr,
@@ -106,10 +124,17 @@ pub fn dial_socket(
     if let Some(index) = options.ifindex.and_then(std::num::NonZeroU32::new) {
         socket.bind_device_by_index_v4(Some(index))?;
     }
-    if let Some(from) = from {
+    if let Some(from) = from.filter(|from| !is_lossy(from, to)) {
         // Without this a bind reserves a port for all destinations, and the pod runs out of them.
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&from.into())?;
     }
     Ok(socket)
+}
+
+/// Between `::1` and another address of the netns the kernel loses packets: it takes `::1` for link-local, and sends the
+/// answers of a TIME_WAIT and its RSTs out by the device that holds the other address. Unbound, such a dial has the same
+/// address on both ends, which works.
+fn is_lossy(from: &SocketAddr, to: SocketAddr) -> bool {
+    from.is_ipv6() && from.ip().is_loopback() && !to.ip().is_loopback()
 }

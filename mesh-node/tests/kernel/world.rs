@@ -216,7 +216,7 @@ pub fn accept_within(listener: &TcpListener, patience: Duration) -> Option<(TcpS
                 if Instant::now() > until {
                     return None;
                 }
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(Duration::from_micros(100));
             }
             Err(error) => panic!("{error}"),
         }
@@ -241,4 +241,26 @@ pub fn run_in(netns: &Netns, command: &str) {
 fn add_netns(name: &str) -> Netns {
     assert!(Command::new("ip").args(["netns", "add", name]).status().unwrap().success());
     Netns::open(format!("/run/netns/{name}")).unwrap()
+}
+
+/// Somewhere that no pod is.
+pub const FAR4: &str = "192.0.2.7:80";
+/// The same in IPv6.
+pub const FAR6: &str = "[2001:db8::7]:80";
+
+/// An address in words.
+pub fn far(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// What the proxy does with a captured connection; gives where it wanted to go.
+pub fn origin(hooks: &Hooks, cookie: u64, stream: &TcpStream) -> Option<SocketAddr> {
+    let origin = hooks.take_origin(cookie, stream.peer_addr().unwrap(), stream.local_addr().unwrap());
+    origin.map(|origin| origin.dst)
+}
+
+/// The vouches that are published now.
+pub fn vouches(world: &World) -> aya::maps::HashMap<aya::maps::MapData, mesh_abi::Tuple, mesh_abi::Vouch> {
+    let data = aya::maps::MapData::from_pin(world.map_pin("VOUCHES")).unwrap();
+    aya::maps::Map::HashMap(data).try_into().unwrap()
 }
