@@ -127,6 +127,9 @@ pub struct Exclusions {
 pub struct Origin {
     /// The original destination, canonical.
     pub dst: SocketAddr,
+    /// Who called, by the pod's own address. (The accepted socket's peer is `127.0.0.1` where the application had bound a
+    /// port but no address.)
+    pub client: SocketAddr,
     /// The client's socket was bound to this device: the proxy's own dial should be bound alike.
     pub ifindex: Option<u32>,
 }

@@ -14,16 +14,25 @@ impl Hooks {
     /// `None` = nobody was captured there (or the map was full): close the connection; it is counted.
     pub fn take_origin(&self, cookie: u64, peer: SocketAddr, local: SocketAddr) -> Option<Origin> {
         let key = TupleKey { cookie, tuple: Tuple::between(peer, local), reserved: 0 };
-        match self.maps.origins.take(&key) {
-            Ok(Some(origin)) => Some(Origin {
-                dst: origin.socket_addr(),
-                ifindex: Some(origin.ifindex).filter(|index| *index != 0),
-            }),
-            _ => {
-                self.origin_miss.fetch_add(1, Ordering::Relaxed);
-                None
-            }
+        let Ok(Some(origin)) = self.maps.origins.take(&key) else {
+            self.origin_miss.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        Some(Origin {
+            dst: origin.socket_addr(),
+            client: self.by_own_address(cookie, peer),
+            ifindex: Some(origin.ifindex).filter(|index| *index != 0),
+        })
+    }
+
+    /// Policies name a pod by its address, not by loopback.
+    fn by_own_address(&self, cookie: u64, peer: SocketAddr) -> SocketAddr {
+        if !peer.ip().is_loopback() {
+            return peer;
         }
+        let own = self.maps.pods.get(&cookie).ok().flatten();
+        let ip = own.map(|pod| if peer.is_ipv4() { pod.ip4 } else { pod.ip6 }).filter(|ip| !ip.is_zero());
+        ip.map_or(peer, |ip| SocketAddr::new(ip.into(), peer.port()))
     }
 
     /// Says what a socket of the proxy is for. Must succeed before `connect()`, or the dial would be captured itself.

@@ -60,7 +60,8 @@ fn a_source_the_application_bound_is_kept() {
     socket.connect(&far(FAR4).into()).unwrap();
     let (proxy, peer) = accept(&listeners.outbound4);
     assert_eq!(peer.port(), 5556);
-    assert_eq!(origin(&hooks, captured.cookie(), &proxy), Some(far(FAR4)));
+    let origin = hooks.take_origin(captured.cookie(), peer, proxy.local_addr().unwrap()).unwrap();
+    assert_eq!((origin.dst, origin.client), (far(FAR4), pod.at4(5556)));
 }
 
 #[test]
