@@ -21,6 +21,7 @@
 pub mod bench;
 mod call;
 mod check;
+pub mod demo;
 mod metrics;
 mod net;
 mod packets;
@@ -37,4 +38,6 @@ pub use packets::{Capture, Packet};
 pub use process::Process;
 pub use repo::binary;
 pub use stand_in::NodeStandIn;
-pub use world::{Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer};
+pub use world::{
+    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer, leave_to_the_signal,
+};

@@ -19,6 +19,7 @@ pub use self::mesh::{ControlLink, Mesh, Settled, bearer};
 pub use self::pod::{Pod, PodBuilder};
 pub use self::service::{Host, ServiceBuilder};
 use self::state::State;
+pub use self::state::leave_to_the_signal;
 use crate::packets::Capture;
 
 /// Set to `skip` by a person, a world that cannot run here is skipped, loudly.
@@ -148,6 +149,12 @@ impl World {
         ServiceBuilder::new(self.state.clone(), name)
     }
 
+    /// A name that clients and applications started from now on resolve to these addresses, tried in this order.
+    pub fn name_host(&self, name: &str, addresses: Vec<std::net::IpAddr>) {
+        let host = Host { name: name.to_owned(), addresses };
+        self.state.owned().hosts.insert(host.name.clone(), host);
+    }
+
     /// Puts a namespace into the mesh, or takes it out, by its label. Namespaces are in the mesh unless told.
     pub fn enrol(&self, namespace: &str, enrolled: bool) -> Result<()> {
         self.state.set_namespace(namespace, enrolled)
@@ -212,6 +219,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        state::leave_to_the_signal();
         self.state.teardown();
     }
 }

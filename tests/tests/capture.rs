@@ -154,7 +154,7 @@ fn a_v4_only_pod_and_a_name_with_both_families() {
         world.settle()?;
         // AAAA first, as a resolver sorts them: the connect must fail at once, so that the client takes the other.
         let six = a.call("http://b.shop/").family("v6").timeout(2.0).fail()?;
-        assert_eq!(six.kind, "unreachable", "{six:?}");
+        assert!(matches!(six.kind.as_str(), "unreachable" | "no_local_port"), "{six:?}");
         let answer = a.get("http://b.shop/")?;
         assert_eq!((answer.status(), answer.text("/remote_ip")), (200, a.ip4().to_string().as_str()));
         Ok(())

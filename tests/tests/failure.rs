@@ -94,7 +94,7 @@ spec:
   hosts: [b]
   http:
   - match: [{uri: {exact: /teapot}}]
-    directResponse: {status: 418}
+    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
     route: [{destination: {host: b}}]
   - headers: {response: {set: {x-route: good}}}
     route: [{destination: {host: b}}]

@@ -55,7 +55,7 @@ fn run(verb: Verb) -> Result<()> {
         return exec::run(options);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match verb {
             Verb::Serve(options) => serve::run(options).await,
             Verb::Get(options) => client::get::run(options).await,
@@ -65,5 +65,8 @@ fn run(verb: Verb) -> Result<()> {
             Verb::Hold(options) => client::hold::run(options).await,
             Verb::Exec(_) => Ok(()),
         }
-    })
+    });
+    // A read of stdin cannot be cancelled; nobody waits for it.
+    runtime.shutdown_background();
+    done
 }

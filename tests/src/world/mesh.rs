@@ -166,8 +166,11 @@ impl World {
 /// Waits for the acknowledgement of everything.
 pub fn settle(state: &State) -> Result<Settled> {
     let token = read_secret(&state.folder().join("state/admin.token"))?;
+    let agents: Vec<String> =
+        state.owned().processes.keys().filter(|name| name.starts_with("node-")).cloned().collect();
     let reply = control_link(state)?.run(|channel| async move {
         let mut client = InspectClient::new(channel);
+        await_connected(&mut client, &token, agents).await?;
         let mut request = tonic::Request::new(v1::SettleRequest { timeout_ms: SETTLE.as_millis() as u64 });
         request.set_timeout(SETTLE + Duration::from_secs(5));
         request.metadata_mut().insert("authorization", bearer(&token)?);
@@ -177,6 +180,25 @@ pub fn settle(state: &State) -> Result<Settled> {
         bail!("not settled: {}", reply.pending.join("; "));
     }
     Ok(reply)
+}
+
+/// Waits until every running agent has a stream: a controller that has just started would else find nobody to wait for.
+async fn await_connected(client: &mut InspectClient<Channel>, token: &str, mut agents: Vec<String>) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let mut request = tonic::Request::new(v1::StatusRequest {});
+        request.set_timeout(SETTLE);
+        request.metadata_mut().insert("authorization", bearer(token)?);
+        let nodes = client.status(request).await?.into_inner().nodes;
+        agents.retain(|agent| !nodes.iter().any(|node| node.node == *agent && node.connected));
+        if agents.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > SETTLE {
+            bail!("not connected to the controller: {}", agents.join(", "));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// `Bearer TOKEN` as metadata.
@@ -233,7 +255,7 @@ fn start_controller(state: &State) -> Result<()> {
         state.folder().join("state").display().to_string(),
         "--listen".to_owned(),
         format!("{FABRIC}:{CONTROL_PORT}"),
-        "--admin-addr".to_owned(),
+        "--admin".to_owned(),
         CONTROLLER_METRICS.to_owned(),
     ];
     arguments.extend(more);

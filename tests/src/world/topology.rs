@@ -94,14 +94,14 @@ pub fn route_pod(wiring: &Wiring) -> Result<()> {
     let Wiring { pod, node, link, ip4, ip6 } = wiring;
     prepare_pod(wiring)?;
     node.ip(&format!(
-        "link set {link} up\naddr add {GATEWAY}/32 dev {link}\naddr add fe80::1/64 dev {link} nodad\nroute add {ip4} dev {link}\n"
+        "link set {link} up\naddr add {GATEWAY}/32 dev {link}\naddr add fe80::1/64 dev {link} nodad\nroute replace {ip4} dev {link}\n"
     ))?;
     pod.ip(&format!(
         "link set eth0 up\naddr add {ip4}/32 dev eth0\nroute add {GATEWAY} dev eth0 scope link\n\
          route add default via {GATEWAY} dev eth0\n"
     ))?;
     if let Some(ip6) = ip6 {
-        node.ip(&format!("route add {ip6} dev {link}\n"))?;
+        node.ip(&format!("route replace {ip6} dev {link}\n"))?;
         pod.ip(&format!("addr add {ip6}/128 dev eth0 nodad\nroute add ::/0 via fe80::1 dev eth0\n"))?;
     }
     Ok(())

@@ -141,6 +141,7 @@ async fn call(
         Some(connection) if !connection.sender.is_closed() => connection,
         _ => open(target, addresses).await?,
     };
+    within(target.patience(), "send", connection.sender.ready()).await?;
     let request = shape.request().map_err(|error| Failure::of("send", &error))?;
     let response = within(target.patience(), "send", connection.sender.send_request(request)).await?;
     let (head, body) = response.into_parts();

@@ -55,6 +55,7 @@ pub async fn answer(request: Request<Incoming>, ends: Ends, app: &App) -> Respon
         "node": options.node,
         "client": ends.remote,
         "path": request.uri().path(),
+        "attempt": request.headers().get("x-envoy-attempt-count").and_then(|count| count.to_str().ok()),
         "says": says(&options.app, &options.version),
     });
     if let Value::Object(page) = &mut page {
