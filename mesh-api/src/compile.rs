@@ -71,7 +71,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let decisions = enrolment::decide(index, &pods, &mut findings);
 
     let mut resources = vec![Resource::Mesh(mesh.clone())];
-    for pod in &pods {
+    for pod in pods.iter() {
         let uid = &pod.uid;
         let wanted = decisions.get(uid) == Some(&EnrolmentDecision::Wanted);
         let mut workload = pod.workload(&mesh.trust_domain);

@@ -12,7 +12,10 @@ use mesh_model::{
     text::Glob,
 };
 
-use super::{pods::Live, services::Services};
+use super::{
+    pods::{Live, Pods},
+    services::Services,
+};
 use crate::{
     diagnostic::{Code, Diagnostic, Findings},
     index::{Fact, Index},
@@ -37,7 +40,7 @@ pub(super) struct Authz {
 pub(super) fn compile(
     index: &Index,
     mesh: &MeshSettings,
-    pods: &[Live<'_>],
+    pods: &Pods<'_>,
     services: &Services,
     list: &mut Vec<Diagnostic>,
 ) -> Authz {
@@ -66,8 +69,11 @@ pub(super) fn compile(
             name_dodgeable(&compiled, mesh.path_normalization, &mut fact.findings(list));
             all.policies.push(compiled);
         }
-        let scope = Scope { fact: &fact, namespace: &namespace, mesh, services };
-        let selected: Vec<&Live<'_>> = pods.iter().filter(|pod| scope.includes(pod)).collect();
+        let scope = Scope { fact: &fact, namespace: &namespace, services };
+        let selected: Vec<&Live<'_>> = match namespace == mesh.root_namespace {
+            true => pods.iter().filter(|pod| scope.includes(pod)).collect(),
+            false => pods.of(namespace.as_str()).iter().filter(|pod| scope.includes(pod)).collect(),
+        };
         if selected.is_empty() {
             fact.findings(list).add(Code::SelectsNothing, "spec.selector", "the policy selects no pod");
         }
@@ -78,22 +84,20 @@ pub(super) fn compile(
     all
 }
 
+/// What a policy says of the pods that its namespace lets it select.
 struct Scope<'a> {
     fact: &'a Fact<'a, AuthorizationPolicy>,
     namespace: &'a Namespace,
-    mesh: &'a MeshSettings,
     services: &'a Services,
 }
 
 impl Scope<'_> {
     fn includes(&self, pod: &Live<'_>) -> bool {
         let spec = &self.fact.object.spec;
-        let in_scope = *self.namespace == self.mesh.root_namespace || *self.namespace == pod.namespace;
         let mut targets = spec.target_ref.iter().chain(&spec.target_refs).peekable();
         let targeted = targets.peek().is_none() || targets.any(|target| self.is_target(target, pod));
         let selector = selector::of(spec.selector.as_ref(), self.fact.is_closed);
-        in_scope
-            && targeted
+        targeted
             && selector.is_none_or(|selector| {
                 pod.has_labels(
                     selector.match_labels.iter().map(|(key, value)| (key.as_str(), value.as_str())),

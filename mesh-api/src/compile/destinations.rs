@@ -7,7 +7,7 @@ use mesh_model::{
     traffic::{DestinationPolicy, Subset, TrafficPolicy},
 };
 
-use super::{hosts::Hosts, pods::Live};
+use super::{hosts::Hosts, pods::Pods};
 use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn compile(
     index: &Index,
     hosts: &Hosts<'_>,
-    pods: &[Live<'_>],
+    pods: &Pods<'_>,
     list: &mut Vec<Diagnostic>,
 ) -> Vec<DestinationPolicy> {
     let written = index.facts(|object| match object {
@@ -104,7 +104,7 @@ fn check(
     host: &Hostname,
     rule: &destination::Rule,
     hosts: &Hosts<'_>,
-    pods: &[Live<'_>],
+    pods: &Pods<'_>,
     list: &mut Vec<Diagnostic>,
 ) {
     let services = hosts.matching(host);
@@ -115,9 +115,10 @@ fn check(
     }
     for (number, subset) in rule.subsets.iter().enumerate() {
         let labels = || subset.labels.iter().map(|(key, value)| (&**key, &**value));
-        let in_service =
-            |pod: &Live<'_>| services.iter().any(|service| service.key.namespace == pod.namespace);
-        if !pods.iter().any(|pod| in_service(pod) && pod.has_labels(labels())) {
+        let is_somewhere = services.iter().any(|service| {
+            pods.of(service.key.namespace.as_str()).iter().any(|pod| pod.has_labels(labels()))
+        });
+        if !is_somewhere {
             let message = format!("subset {} selects no pod: requests routed there get 503", subset.name);
             fact.findings(list).add(Code::EmptySubset, format!("spec.subsets[{number}].labels"), message);
         }

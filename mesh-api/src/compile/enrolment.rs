@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use mesh_model::name::WorkloadUid;
 
-use super::{EnrolmentDecision, pods::Live};
+use super::{
+    EnrolmentDecision,
+    pods::{Live, Pods},
+};
 use crate::{
     diagnostic::{Code, Diagnostic, Findings},
     index::{Fact, Index},
@@ -29,7 +32,7 @@ const SIDECAR: &str = "istio-proxy";
 /// Decides for every workload.
 pub(super) fn decide(
     index: &Index,
-    pods: &[Live<'_>],
+    pods: &Pods<'_>,
     list: &mut Vec<Diagnostic>,
 ) -> BTreeMap<WorkloadUid, EnrolmentDecision> {
     let compat = index.options().istio_labels;
@@ -41,7 +44,7 @@ pub(super) fn decide(
         .filter_map(|fact| Some((&*fact.reference.name, of_namespace(&fact, compat, list)?)))
         .collect();
     let mut decisions = BTreeMap::new();
-    for pod in pods {
+    for pod in pods.iter() {
         let own = of_pod(pod, compat, list);
         let wanted = own.or_else(|| wanted_in.get(pod.namespace.as_str()).copied()).unwrap_or(false);
         let decision = match (wanted, refusal(pod)) {

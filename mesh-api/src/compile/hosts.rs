@@ -37,11 +37,13 @@ impl<'a> Hosts<'a> {
 
     /// Every service that a host, perhaps a wildcard, stands for.
     pub(super) fn matching(&self, host: &Hostname) -> Vec<&'a Service> {
-        let matches = |service: &&&Service| match host.as_str().strip_prefix('*') {
-            None => service.key.host == *host,
-            Some(tail) => service.key.host.as_str().ends_with(tail),
-        };
-        self.services.values().filter(matches).copied().collect()
+        match host.as_str().strip_prefix('*') {
+            None => self.service(host).into_iter().collect(),
+            Some(tail) => {
+                let all = self.services.values().copied();
+                all.filter(|service| service.key.host.as_str().ends_with(tail)).collect()
+            }
+        }
     }
 
     /// The full name of a host in an object of `namespace`: a name without dots is completed. Istio takes every other name as it is;

@@ -8,7 +8,7 @@ use mesh_model::{
     name::WorkloadUid,
 };
 
-use super::pods::Live;
+use super::pods::{Live, Pods};
 use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
@@ -29,7 +29,7 @@ struct Written<'a> {
 pub(super) fn compile(
     index: &Index,
     mesh: &MeshSettings,
-    pods: &[Live<'_>],
+    pods: &Pods<'_>,
     list: &mut Vec<Diagnostic>,
 ) -> BTreeMap<WorkloadUid, MtlsModes> {
     let facts = index.facts(|object| match object {
@@ -82,7 +82,7 @@ fn selects(peer: &Written<'_>, pod: &Live<'_>) -> bool {
 }
 
 /// Those that an older one of the same scope hides, and those that select nothing.
-fn name_useless(written: &[Written<'_>], pods: &[Live<'_>], list: &mut Vec<Diagnostic>) {
+fn name_useless(written: &[Written<'_>], pods: &Pods<'_>, list: &mut Vec<Diagnostic>) {
     for (number, peer) in written.iter().enumerate() {
         let older = written.get(..number).unwrap_or_default();
         let hides = |other: &&Written<'_>| match (peer.selector, other.selector) {

@@ -36,6 +36,25 @@ pub(super) struct Live<'a> {
     account: ServiceAccount,
 }
 
+/// All workloads, by namespace and name.
+pub(super) struct Pods<'a> {
+    all: Vec<Live<'a>>,
+}
+
+impl<'a> Pods<'a> {
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Live<'a>> {
+        self.all.iter()
+    }
+
+    /// Those of a namespace.
+    pub(super) fn of(&self, namespace: &str) -> &[Live<'a>] {
+        let from = self.all.partition_point(|pod| pod.namespace.as_str() < namespace);
+        let to = self.all.partition_point(|pod| pod.namespace.as_str() <= namespace);
+        self.all.get(from..to).unwrap_or_default()
+    }
+}
+
 impl Live<'_> {
     /// Whether it has all of these labels.
     pub(super) fn has_labels<'l>(&self, wanted: impl IntoIterator<Item = (&'l str, &'l str)>) -> bool {
@@ -70,8 +89,8 @@ impl Live<'_> {
     }
 }
 
-/// All workloads, by namespace and name.
-pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Vec<Live<'a>> {
+/// All workloads.
+pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Pods<'a> {
     let pods = index.facts(|object| match object {
         Object::Pod(pod) => Some(&**pod),
         _ => None,
@@ -80,7 +99,7 @@ pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Vec<Live
     settle_uids(&mut pods, list);
     settle_addresses(&mut pods, list);
     name_unknown_nodes(index, &pods, list);
-    pods
+    Pods { all: pods }
 }
 
 fn one(fact: Fact<'_, Pod>) -> Option<Live<'_>> {
@@ -106,7 +125,7 @@ fn one(fact: Fact<'_, Pod>) -> Option<Live<'_>> {
 /// The newest first: by creation, then by place in the files.
 fn newest_first(pods: &[Live<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..pods.len()).collect();
-    order.sort_by_key(|number| {
+    order.sort_by_cached_key(|number| {
         let fact = pods.get(*number).map(|pod| &pod.fact);
         Reverse(fact.map(|fact| (fact.object.metadata.creation_timestamp.clone(), fact.origin.clone())))
     });

@@ -15,7 +15,10 @@ use mesh_model::{
     workload::EndpointOf,
 };
 
-use super::{hosts, pods::Live};
+use super::{
+    hosts,
+    pods::{Live, Pods},
+};
 use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
@@ -54,7 +57,7 @@ struct Behind<'p, 'a> {
 }
 
 /// Compiles all services.
-pub(super) fn compile(index: &Index, pods: &[Live<'_>], list: &mut Vec<Diagnostic>) -> Services {
+pub(super) fn compile(index: &Index, pods: &Pods<'_>, list: &mut Vec<Diagnostic>) -> Services {
     let mut all = Services::default();
     let mut claims: BTreeMap<(WorkloadUid, u16), Claim> = BTreeMap::new();
     let mut cluster_ips: BTreeMap<IpAddr, String> = BTreeMap::new();
@@ -142,20 +145,16 @@ fn claim_ports(
 
 /// Pods by what endpoints name them with.
 struct Lookup<'p, 'a> {
-    by_namespace: BTreeMap<&'p str, Vec<&'p Live<'a>>>,
+    pods: &'p Pods<'a>,
     by_name: BTreeMap<(&'p str, &'p str), &'p Live<'a>>,
     by_address: BTreeMap<IpAddr, &'p Live<'a>>,
 }
 
 impl<'p, 'a> Lookup<'p, 'a> {
-    fn new(pods: &'p [Live<'a>]) -> Self {
-        let mut by_namespace: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for pod in pods {
-            by_namespace.entry(pod.namespace.as_str()).or_default().push(pod);
-        }
+    fn new(pods: &'p Pods<'a>) -> Self {
         let by_address = pods.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, pod)));
         let by_name = pods.iter().map(|pod| ((pod.namespace.as_str(), &*pod.fact.reference.name), pod));
-        Self { by_namespace, by_name: by_name.collect(), by_address: by_address.collect() }
+        Self { pods, by_name: by_name.collect(), by_address: by_address.collect() }
     }
 }
 
@@ -171,8 +170,7 @@ fn behind_selector<'p, 'a>(
     let Some(selector) = selector else { return Ok(Vec::new()) };
     let always_ready = spec.is_some_and(|spec| spec.publish_not_ready_addresses == Some(true));
     let labels = || selector.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let own = pods.by_namespace.get(&*fact.reference.namespace).into_iter().flatten().copied();
-    let picked = own.filter(|pod| pod.has_labels(labels()));
+    let picked = pods.pods.of(&fact.reference.namespace).iter().filter(|pod| pod.has_labels(labels()));
     let mut behind = Vec::new();
     let mut unknown = BTreeSet::new();
     for pod in picked {
