@@ -16,6 +16,8 @@ pub trait Lookup {
     fn port_excluded(&self, cookie: u64, port: u16, what: u16) -> bool;
     /// Does this destination stay uncaptured?
     fn cidr_excluded(&self, cookie: u64, addr: &Addr) -> bool;
+    /// Is there a listener at this index of `SOCKETS`?
+    fn listens(&self, index: u32) -> bool;
     /// What the proxy said about this tuple.
     fn vouch(&self, tuple: &Tuple) -> Option<&Vouch>;
 }
@@ -143,9 +145,14 @@ pub fn connect(maps: &impl Lookup, flow: &Flow) -> Connect {
     } else {
         (Addr::LOCALHOST6, pod.outbound6, pod.ip6)
     };
+    if pod.flags & flag::FAIL_OPEN != 0 {
+        let which = if is_v4 { kind::OUTBOUND4 } else { kind::OUTBOUND6 };
+        if port == 0 || !maps.listens(pod.slot * kind::COUNT + which) {
+            return Connect::Pass(Pass::FailOpen);
+        }
+    }
     if port == 0 {
-        let open = pod.flags & flag::FAIL_OPEN != 0;
-        return if open { Connect::Pass(Pass::FailOpen) } else { Connect::Refuse(Refuse::NoListener) };
+        return Connect::Refuse(Refuse::NoListener);
     }
     let source = if flow.source_bound || flow.port_bound { Addr::NONE } else { own };
     let on_pods_device = flow.ifindex != 0 && flow.ifindex == pod.ifindex;

@@ -268,6 +268,11 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn listens(&self, index: u32) -> bool {
+        maps::listens(index)
+    }
+
+    #[inline(always)]
     fn vouch(&self, _tuple: &Tuple) -> Option<&Vouch> {
         None
     }

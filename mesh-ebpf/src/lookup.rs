@@ -132,6 +132,12 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn listens(&self, _index: u32) -> bool {
+        // `bpf_sk_assign` says so by itself.
+        true
+    }
+
+    #[inline(always)]
     fn vouch(&self, tuple: &Tuple) -> Option<&Vouch> {
         maps::vouch(tuple)
     }

@@ -9,7 +9,9 @@ use core::ptr;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{
+    bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LpmTrie, PerCpuArray, SockMap, lpm_trie};
 use mesh_abi::{Addr, Client, Origin, OwnSock, PodEntry, PodTraffic, PortKey, Tuple, TupleKey, Vouch};
@@ -96,6 +98,20 @@ pub fn port_excluded(cookie: u64, port: u16, what: u16) -> bool {
     let key = PortKey { cookie, port, what, reserved: 0 };
     // SAFETY: see the invariant of this file; only presence is looked at.
     unsafe { PORTS.get(&key).is_some() }
+}
+
+/// Is there a listener at this index? One that was closed, by whatever death of its agent, is no longer in the map.
+#[inline(always)]
+pub fn listens(index: u32) -> bool {
+    // SAFETY: the kernel answers null or a socket that it has taken a reference to, which is given back at once.
+    unsafe {
+        let sk = bpf_map_lookup_elem(ptr::from_ref(&SOCKETS).cast_mut().cast(), ptr::from_ref(&index).cast());
+        if sk.is_null() {
+            return false;
+        }
+        bpf_sk_release(sk);
+    }
+    true
 }
 
 /// Does this process probe pods?

@@ -23,6 +23,7 @@ struct Facts {
     ports: HashSet<(u16, u16)>,
     cidrs: Vec<Addr>,
     vouch: Option<(Tuple, Vouch)>,
+    silent: bool,
 }
 
 impl Lookup for Facts {
@@ -40,6 +41,10 @@ impl Lookup for Facts {
 
     fn cidr_excluded(&self, _cookie: u64, addr: &Addr) -> bool {
         self.cidrs.contains(addr)
+    }
+
+    fn listens(&self, _index: u32) -> bool {
+        !self.silent
     }
 
     fn vouch(&self, tuple: &Tuple) -> Option<&Vouch> {
@@ -216,6 +221,16 @@ proptest! {
         entry.flags |= if open { flag::FAIL_OPEN } else { 0 };
         let wanted = if open { Connect::Pass(Pass::FailOpen) } else { Connect::Refuse(Refuse::NoListener) };
         prop_assert_eq!(connect(&facts, &flow), wanted);
+    }
+
+    #[test]
+    fn whether_the_agent_lives_matters_only_to_a_pod_that_fails_open(flow in any_flow(), open: bool) {
+        prop_assume!(leaves(&flow.dst) && flow.ifindex != LOOPBACK_IFINDEX);
+        let mut facts = Facts { silent: true, ..enrolled() };
+        facts.pods[0].1.flags |= if open { flag::FAIL_OPEN } else { 0 };
+        prop_assert_eq!(connect(&facts, &flow) == Connect::Pass(Pass::FailOpen), open);
+        facts.silent = false;
+        prop_assert!(matches!(connect(&facts, &flow), Connect::Capture(_)));
     }
 
     #[test]

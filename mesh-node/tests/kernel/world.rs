@@ -142,7 +142,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = detach_all(&self.config.bpffs, Some(&self.name));
         for n in 1..=self.pods {
-            let _ = Command::new("ip").args(["netns", "del", &format!("{}-{n}", self.name)]).status();
+            let _ = Command::new("ip").args(["netns", "del", &format!("{}-{n}", self.name)]).output();
         }
         let _ = Command::new("ip").args(["netns", "del", &format!("{}-r", self.name)]).status();
     }
