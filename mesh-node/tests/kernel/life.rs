@@ -8,7 +8,7 @@ use mesh_abi::Counter;
 use mesh_node::bpf::MapSizes;
 use mesh_node::sys;
 
-use crate::world::{self, FAR4, FAR6, PATIENCE, World, accept, accept_within, far, mapped, origin};
+use crate::world::{self, FAR4, FAR6, PATIENCE, World, accept, far, mapped, origin};
 
 #[test]
 fn full_maps_refuse_and_say_so() {
