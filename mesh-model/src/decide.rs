@@ -111,6 +111,21 @@ pub struct Target {
     pub candidates: Vec<Candidate>,
 }
 
+impl Target {
+    /// Prefers, of each endpoint's addresses, the family of the one that was dialled, as the Service VIP of that family does
+    /// without a mesh. An endpoint without such an address keeps the one it has.
+    pub fn in_family_of(mut self, snapshot: &Snapshot, dialled: IpAddr) -> Self {
+        let wanted = |ip: &IpAddr| ip.is_ipv4() == dialled.to_canonical().is_ipv4();
+        for candidate in self.candidates.iter_mut().filter(|candidate| !wanted(&candidate.addr.ip())) {
+            let mut others = candidate.workload.ips.iter().filter(|ip| wanted(ip));
+            if let Some(ip) = others.find(|ip| !snapshot.is_contested(**ip)) {
+                candidate.addr = UpstreamAddr::new(SocketAddr::new(*ip, candidate.addr.port()));
+            }
+        }
+        self
+    }
+}
+
 /// Where one request goes.
 #[derive(Clone, Debug)]
 pub struct RequestPlan {

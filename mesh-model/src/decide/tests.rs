@@ -257,6 +257,22 @@ fn an_endpoint_is_dialled_in_a_family_that_the_source_has() {
 }
 
 #[test]
+fn the_dialled_family_is_kept_where_the_endpoint_has_it() {
+    let mut both = answering(workload("r5", "10.0.1.5"), &service_key("reviews", "shop"));
+    both.ips.push(ip("fd00::5"));
+    let snapshot = world([Resource::Workload(both)]);
+    let of = |dialled: &str| {
+        let target = connection(&snapshot, web(&snapshot), reviews(&snapshot), 80).expect("a target");
+        let target = target.in_family_of(&snapshot, ip(dialled));
+        (target.candidates[0].addr.ip().is_ipv4(), target.candidates[3].addr.ip())
+    };
+    // r1 has no IPv6 address and keeps the one it has.
+    assert_eq!(of("fd00:96::1"), (true, ip("fd00::5")));
+    assert_eq!(of("10.96.0.1"), (true, ip("10.0.1.5")));
+    assert_eq!(of("::ffff:10.96.0.1"), (true, ip("10.0.1.5")));
+}
+
+#[test]
 fn a_service_without_ready_endpoints_fails() {
     let snapshot = world([Resource::Service(service("empty", &["10.96.0.7"]))]);
     let empty = snapshot.service(&host("empty", "shop")).expect("the service");

@@ -1,9 +1,14 @@
 //! The journey of a captured outbound connection: `Captured → Plan → Connected → Outcome`.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use mesh_model::{
-    addr::{ClientAddr, OrigDst},
+    addr::{ClientAddr, OrigDst, UpstreamAddr},
     decide::{self, Candidate, Outbound, Refusal, Target},
     name::SubsetName,
     service::{Protocol, Service},
@@ -108,6 +113,19 @@ impl Endpoints {
         }
     }
 
+    /// Whoever dialled IPv6 is taken to an IPv6 address, if the endpoint has one; likewise for IPv4.
+    pub fn in_family_of(mut self, snapshot: &Snapshot, dialled: SocketAddr) -> Self {
+        for candidate in &mut self.candidates {
+            let as_dialled = |ip: &&IpAddr| ip.is_ipv6() == dialled.is_ipv6() && !snapshot.is_contested(**ip);
+            if candidate.addr.get().is_ipv6() != dialled.is_ipv6()
+                && let Some(ip) = candidate.workload.ips.iter().find(as_dialled)
+            {
+                candidate.addr = UpstreamAddr::new(SocketAddr::new(*ip, candidate.addr.port()));
+            }
+        }
+        self
+    }
+
     /// Whose turn counter is used.
     pub fn group(&self) -> Group<'_> {
         Group {
@@ -187,7 +205,7 @@ fn plan(snapshot: &Snapshot, captured: &Captured) -> Plan {
     if protocol == Protocol::Http {
         return Plan::Http(meant);
     }
-    match (endpoints(snapshot, source, &meant), protocol) {
+    match (endpoints(snapshot, captured, &meant), protocol) {
         (Ok(endpoints), Protocol::Unknown) => Plan::Sniff(meant, endpoints),
         (Ok(endpoints), _) => Plan::Opaque(endpoints),
         (Err(refusal), _) => Plan::Refuse(refusal),
@@ -195,10 +213,11 @@ fn plan(snapshot: &Snapshot, captured: &Captured) -> Plan {
 }
 
 /// Where an opaque connection may go.
-fn endpoints(snapshot: &Snapshot, source: &Workload, meant: &Meant) -> Result<Endpoints, Refusal> {
+fn endpoints(snapshot: &Snapshot, captured: &Captured, meant: &Meant) -> Result<Endpoints, Refusal> {
     match meant {
         Meant::Service(service, port) => {
-            decide::connection(snapshot, source, service, *port).map(Endpoints::from)
+            let target = decide::connection(snapshot, &captured.caller.workload, service, *port)?;
+            Ok(target.in_family_of(snapshot, captured.dst.ip()).into())
         }
         Meant::Pod(pod, service) => Ok(Endpoints::of_pod(pod, service.as_ref().map(|(service, _)| service))),
     }

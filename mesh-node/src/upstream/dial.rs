@@ -4,7 +4,7 @@
 //! true. Invariant: a socket is marked as ours before it connects, or it would be captured itself.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -204,8 +204,11 @@ pub async fn plaintext(
     })
 }
 
-/// The last step of an inbound connection: to the application, inside its network namespace, from loopback to the pod's address.
-/// The application sees `client` as its peer.
+/// The last step of an inbound connection: to the application, inside its network namespace, over `lo` to the pod's address. The
+/// application sees `client` as its peer.
+///
+/// From `127.0.0.1` for IPv4. For IPv6 from the pod's own address: the kernel sends the reset of a port on which nobody listens by the
+/// device that the address lives on, and from there `::1` is not reached, so the dial would hang instead of being refused.
 pub async fn last_step(
     worker: &Worker,
     pod: &LocalPod,
@@ -214,7 +217,7 @@ pub async fn last_step(
 ) -> Result<TcpStream, DialError> {
     let from = match to.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        own @ IpAddr::V6(_) => own,
     };
     let kind = OwnKind::LastStep { client: client.get() };
     let limit = worker.limits().upstream_connect;

@@ -180,7 +180,7 @@ fn plan(
         report.rule = Some(rule.clone());
     }
     let deadline = routed.timeout.map(|timeout| Instant::from_std(report.began()) + timeout);
-    let endpoints = Endpoints::from(routed.target);
+    let endpoints = Endpoints::from(routed.target.in_family_of(snapshot, connection.dialled.ip()));
     for side in &mut report.sides {
         side.cluster = endpoints.cluster();
         side.service.clone_from(&endpoints.service);
