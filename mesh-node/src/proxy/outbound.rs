@@ -1,14 +1,9 @@
 //! The journey of a captured outbound connection: `Captured → Plan → Connected → Outcome`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
 
 use mesh_model::{
-    addr::{ClientAddr, OrigDst, UpstreamAddr},
+    addr::{ClientAddr, OrigDst},
     decide::{self, Candidate, Outbound, Refusal, Target},
     name::SubsetName,
     service::{Protocol, Service},
@@ -111,19 +106,6 @@ impl Endpoints {
             subset: None,
             port: pod.addr.port(),
         }
-    }
-
-    /// Whoever dialled IPv6 is taken to an IPv6 address, if the endpoint has one; likewise for IPv4.
-    pub fn in_family_of(mut self, snapshot: &Snapshot, dialled: SocketAddr) -> Self {
-        for candidate in &mut self.candidates {
-            let as_dialled = |ip: &&IpAddr| ip.is_ipv6() == dialled.is_ipv6() && !snapshot.is_contested(**ip);
-            if candidate.addr.get().is_ipv6() != dialled.is_ipv6()
-                && let Some(ip) = candidate.workload.ips.iter().find(as_dialled)
-            {
-                candidate.addr = UpstreamAddr::new(SocketAddr::new(*ip, candidate.addr.port()));
-            }
-        }
-        self
     }
 
     /// Whose turn counter is used.

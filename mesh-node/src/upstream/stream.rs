@@ -254,3 +254,6 @@ impl UpstreamStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,6 +65,7 @@ async fn what_the_upstream_said_before_it_reset_still_reaches_the_caller() {
     let (mut client, mut down) = tcp_pair().await;
     let (mut up, mut server) = tcp_pair().await;
     let traffic = Traffic::default();
+    let bounds = Bounds { half_closed: Duration::from_millis(200), ..BOUNDS };
     client.write_all(&[1; 64]).await.unwrap();
     server.write_all(b"refused: bye").await.unwrap();
     // Closed with unread bytes, so the kernel sends RST after the data.
@@ -81,7 +82,7 @@ async fn what_the_upstream_said_before_it_reset_still_reaches_the_caller() {
     };
     let (ended, seen) = tokio::join!(
         async {
-            let ended = relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, BOUNDS).await;
+            let ended = relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, bounds).await;
             drop(down);
             ended
         },
