@@ -6,6 +6,7 @@
 
 mod authz;
 mod codes;
+mod decisions;
 mod destinations;
 mod enrolment;
 mod files;

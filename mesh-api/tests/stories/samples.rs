@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use mesh_api::{Enrolled, EnrolmentDecision, Index, compile, parse};
+use mesh_api::{Compiled, Enrolled, EnrolmentDecision, Index, compile, parse};
 use mesh_model::{authz::Action, mtls::MtlsMode, resource::ResourceKey, service::Protocol};
 
 use crate::world::Ask;
@@ -18,6 +18,14 @@ fn load(index: &mut Index, directory: &str, names: &[&str]) {
 }
 
 const SHOP: &[&str] = &["00-nodes.yaml", "10-namespaces.yaml", "20-pods.yaml", "30-services.yaml"];
+
+/// The shop with these samples added.
+pub fn compiled(more: &[&str]) -> Compiled {
+    let mut index = Index::new();
+    load(&mut index, "shop", SHOP);
+    load(&mut index, "", more);
+    compile(&index, &Enrolled::default())
+}
 
 #[test]
 fn the_shop_compiles_without_a_finding() {
