@@ -9,7 +9,6 @@ use mesh_model::{
     service::{Protocol, Service},
     snapshot::Snapshot,
     traffic::PortPolicy,
-    workload::Workload,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 

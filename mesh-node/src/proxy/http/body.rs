@@ -260,7 +260,7 @@ impl Body for ToUpstream {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Nothing => SizeHint::with_exact(0),
-            Self::Shared(body) => body.shared.borrow().hint.clone(),
+            Self::Shared(body) => body.shared.borrow().hint,
         }
     }
 }

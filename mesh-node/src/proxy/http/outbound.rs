@@ -255,9 +255,7 @@ impl Exchange<'_> {
                     tracing::debug!(%denied, workload = %candidate.workload.uid, "a request was denied");
                     return Err(Answer::denied(&denied));
                 }
-                Ok(Err(TryError::Dial(error)))
-                    if matches!(error, crate::upstream::DialError::DeniedByPeer { .. }) =>
-                {
+                Ok(Err(TryError::Dial(crate::upstream::DialError::DeniedByPeer { .. }))) => {
                     return Err(Answer::denied_by_peer());
                 }
                 Ok(Err(TryError::Dial(error))) => {
