@@ -1,3 +1,5 @@
+//! Half-close, back-pressure, deadlines and resets of the relay, over pipes.
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpListener, TcpStream},

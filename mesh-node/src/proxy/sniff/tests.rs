@@ -1,3 +1,5 @@
+//! What the first bytes of a connection are taken for.
+
 use std::convert::Infallible;
 
 use tokio::{

@@ -1,3 +1,5 @@
+//! Balancing: turns, load and avoided hosts.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_model::{

@@ -1,3 +1,5 @@
+//! A CONNECT stream as a byte stream, over a real HTTP/2 connection.
+
 use std::future::poll_fn;
 
 use http::{Method, Request, Response};

@@ -1,3 +1,5 @@
+//! Targets, hop-by-hop headers and edits, by example.
+
 use http::{Method, Request};
 
 use super::*;

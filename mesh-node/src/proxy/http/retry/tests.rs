@@ -1,3 +1,5 @@
+//! Which failures are tried again, and how long is waited.
+
 use super::*;
 
 fn response(status: u16) -> (StatusCode, HeaderMap) {
