@@ -64,7 +64,7 @@ fn without_its_controller_traffic_and_new_connections_go_on() {
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: no-secrets, namespace: shop}
-spec: {action: DENY, rules: [{to: [{operation: {paths: [/secret]}}]}]}
+spec: {action: DENY, rules: [{to: [{operation: {ports: ['80'], paths: [/secret]}}]}]}
 ",
         )?;
         world.settle()?;
@@ -105,7 +105,7 @@ spec:
         assert_eq!(route()?.as_deref(), Some("good"));
         // A file that is no YAML, one with a field of the wrong type, one with a misspelt field.
         world.write_file("broken", "kind: VirtualService\n  metadata: [\n")?;
-        world.write_file("wrong-type", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: wrong, namespace: shop}\nspec: {action: DENY, rules: 7}\n")?;
+        world.write_file("wrong-type", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: wrong, namespace: shop}\nspec: {selector: {matchLabels: {app: nobody}}, action: DENY, rules: 7}\n")?;
         world.write_file("virtualservice-shop-b", &good.replace("headers: {response", "heathers: {response"))?;
         let settled = world.settle()?;
         let told = |object: &str, field: &str| {

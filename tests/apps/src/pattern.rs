@@ -3,6 +3,8 @@
 //! Invariant: the period is a prime, so no buffer size of any proxy divides it and a dropped or doubled buffer
 //! cannot go unnoticed.
 
+use std::sync::OnceLock;
+
 use sha2::{Digest, Sha256};
 
 const PERIOD: usize = 1_048_573;
@@ -11,8 +13,13 @@ const PERIOD: usize = 1_048_573;
 pub struct Pattern(Vec<u8>);
 
 impl Pattern {
-    /// The one pattern there is.
-    pub fn new() -> Self {
+    /// The one pattern there is, made at first use.
+    pub fn get() -> &'static Self {
+        static PATTERN: OnceLock<Pattern> = OnceLock::new();
+        PATTERN.get_or_init(Self::make)
+    }
+
+    fn make() -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut bytes: Vec<u8> = (0..PERIOD)
             .map(|_| {
@@ -66,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_stream_repeats_after_its_period_only() {
-        let pattern = Pattern::new();
+        let pattern = Pattern::get();
         assert_eq!(pattern.at(5, 100), pattern.at(5 + PERIOD as u64, 100));
         assert_ne!(pattern.at(5, 100), pattern.at(5 + 65_536, 100));
         assert_eq!(pattern.at(PERIOD as u64 - 1, 2)[1], pattern.at(0, 1)[0]);

@@ -51,7 +51,7 @@ pub async fn run(options: Options) -> Result<()> {
 
 /// `COUNT CHECKSUM` of the first `bytes` of the pattern.
 fn expected(bytes: u64) -> String {
-    let pattern = Pattern::new();
+    let pattern = Pattern::get();
     let mut tally = Tally::default();
     while tally.bytes < bytes {
         let piece = pattern.at(tally.bytes, (bytes - tally.bytes).min(BUFFER as u64) as usize);
@@ -79,7 +79,7 @@ async fn fetch(options: &Options, addresses: &[SocketAddr]) -> Result<String, Fa
 async fn upload(options: &Options, addresses: &[SocketAddr]) -> Result<String, Failure> {
     let patience = options.target.patience();
     let mut stream = within(patience, "connect", options.target.connect(addresses)).await?;
-    let pattern = Pattern::new();
+    let pattern = Pattern::get();
     let mut position = 0;
     while position < options.bytes {
         let piece = pattern.at(position, (options.bytes - position).min(BUFFER as u64) as usize);

@@ -107,7 +107,7 @@ fn headers(map: &HeaderMap) -> Map<String, Value> {
 }
 
 fn pattern(count: usize) -> Bytes {
-    Bytes::copy_from_slice(Pattern::new().at(0, count))
+    Bytes::copy_from_slice(Pattern::get().at(0, count))
 }
 
 /// `count` chunks, a moment apart, so that a proxy which waits for the whole body shows.

@@ -91,7 +91,7 @@ async fn source(stream: TcpStream) -> std::io::Result<()> {
     let mut line = String::new();
     (&mut stream).take(32).read_line(&mut line).await?;
     let wanted: u64 = line.trim().parse().map_err(std::io::Error::other)?;
-    let pattern = Pattern::new();
+    let pattern = Pattern::get();
     let mut position = 0;
     while position < wanted {
         let piece = pattern.at(position, (wanted - position).min(BUFFER as u64) as usize);
