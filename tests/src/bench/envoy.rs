@@ -204,6 +204,8 @@ impl Certificates {
         let root = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::default();
+        // With the root's default name, a verifier takes the leaf for one that signed itself.
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
         leaf.subject_alt_names = vec![SanType::URI("spiffe://cluster.local/ns/bench/sa/envoy".try_into()?)];
         let leaf = leaf.signed_by(&key, &root)?;
         let write = |name: &str, text: String| -> Result<PathBuf> {
@@ -224,7 +226,8 @@ impl Certificates {
         let mut context = json!({
             "@type": format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext"),
             "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                // Envoy's clients stop at 1.2 unless told.
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
                 "tls_certificates": [{"certificate_chain": file(&self.leaf), "private_key": file(&self.key)}],
                 "validation_context": {"trusted_ca": file(&self.root)},
             },
