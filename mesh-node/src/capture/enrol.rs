@@ -125,10 +125,9 @@ impl Wanted {
 pub fn enrol(hooks: &Hooks, wanted: &Wanted) -> Result<Enrolled, EnrolError> {
     let netns = wanted.open()?;
     let listeners = pod_listeners(&netns).map_err(EnrolError::Listeners)?;
-    // Asked before the hooks are in force: whatever is there now was never captured.
-    let older = super::older::uncaptured(&netns);
     let on_bridge = is_on_bridge(&netns);
     let captured = hooks.enroll(&wanted.pod_net(netns), &listeners)?;
+    let older = captured.older().to_vec();
     Ok(Enrolled { captured, listeners, on_bridge, older })
 }
 

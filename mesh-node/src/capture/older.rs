@@ -12,12 +12,6 @@ use mesh_model::{
 
 use crate::sys::{self, Netns, TcpConnection};
 
-/// Cookies of the connections that leave or enter the namespace now. Empty if they cannot be read.
-pub fn uncaptured(netns: &Netns) -> Vec<u64> {
-    let all = sys::connections(netns).unwrap_or_default();
-    all.iter().filter(|each| !each.is_loopback()).map(|each| each.cookie).collect()
-}
-
 /// Forgets those that are over, and ends those that came in to a port where they would be refused now.
 pub fn look(netns: &Netns, snapshot: &Snapshot, workload: &Arc<Workload>, older: &mut Vec<u64>) -> usize {
     if older.is_empty() {

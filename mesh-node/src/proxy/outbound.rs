@@ -166,7 +166,7 @@ async fn captured(
     let _gone = socket2::SockRef::from(&stream).set_linger(None);
     Some(Captured {
         stream,
-        caller: Caller { pod, workload, client: ClientAddr::new(peer), ifindex: origin.ifindex },
+        caller: Caller { pod, workload, client: ClientAddr::new(origin.client), ifindex: origin.ifindex },
         dst: OrigDst::new(origin.dst),
         started: SystemTime::now(),
         registered,
