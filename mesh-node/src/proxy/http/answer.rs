@@ -26,6 +26,12 @@ pub struct Answer {
     pub close: bool,
 }
 
+/// Body and details when an upstream does not take a connection.
+const CONNECT_FAILURE: (&str, &str) = (
+    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+    "upstream_reset_before_response_started{remote_connection_failure}",
+);
+
 fn answer(status: StatusCode, body: &'static str, flags: ResponseFlags, details: &'static str) -> Answer {
     Answer {
         status,
@@ -81,10 +87,7 @@ impl Answer {
                 "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
                 "upstream_reset_before_response_started{connection_timeout}",
             ),
-            _ => (
-                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
-                "upstream_reset_before_response_started{remote_connection_failure}",
-            ),
+            _ => CONNECT_FAILURE,
         };
         let mut unreachable = answer(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -93,6 +96,15 @@ impl Answer {
             details,
         );
         unreachable.failure = Some(error.to_string());
+        unreachable
+    }
+
+    /// The application behind the other side of a tunnel could not be reached.
+    pub fn application_unreachable() -> Self {
+        let (reason, details) = CONNECT_FAILURE;
+        let flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+        let mut unreachable = answer(StatusCode::SERVICE_UNAVAILABLE, reason, flags, details);
+        unreachable.failure = Some("the application does not accept connections".to_owned());
         unreachable
     }
 

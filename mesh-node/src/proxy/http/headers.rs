@@ -21,6 +21,13 @@ pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-c
 pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 /// A response that was limited at its origin.
 pub const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+/// Set by the destination's side of a tunnel on an answer of its own: `connect` or `reset`, why the application gave none. The
+/// source's side knows by it that this try failed. Taken off whatever an application sends.
+pub const FAILED: HeaderName = HeaderName::from_static("x-tulle-failed");
+/// The application could not be connected to.
+pub const FAILED_CONNECT: HeaderValue = HeaderValue::from_static("connect");
+/// The application's connection broke before its answer.
+pub const FAILED_RESET: HeaderValue = HeaderValue::from_static("reset");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh_model::{
     authz::{Permit, authorize},
@@ -82,12 +82,15 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
     let sent = tokio::time::timeout(longest, send(connection, &permit, &target, &parts, &body)).await;
     let (response, pooled) = match sent {
         Ok(Ok(got)) => got,
-        Ok(Err(NoResponse::Unreachable(error))) => return answered(report, &Answer::unreachable(&error)),
+        Ok(Err(NoResponse::Unreachable(error))) => {
+            return failed(connection, report, &Answer::unreachable(&error), headers::FAILED_CONNECT);
+        }
         Ok(Err(NoResponse::Broke(error))) if forward::is_protocol_error(&error) => {
             return answered(report, &Answer::protocol_error(&error.to_string()));
         }
         Ok(Err(NoResponse::Broke(error))) => {
-            return answered(report, &Answer::terminated(&error.to_string()));
+            let answer = Answer::terminated(&error.to_string());
+            return failed(connection, report, &answer, headers::FAILED_RESET);
         }
         Err(_elapsed) => return answered(report, &Answer::timed_out()),
     };
@@ -99,6 +102,16 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
 fn answered(mut report: Report, answer: &Answer) -> Response<ToCaller> {
     report.answered(answer);
     answer.response()
+}
+
+/// An answer in place of the application's; the source's side of a tunnel is told, because only it can try elsewhere.
+fn failed(connection: &Connection, report: Report, answer: &Answer, how: HeaderValue) -> Response<ToCaller> {
+    let mut response = answered(report, answer);
+    // Nobody has an identity who did not come through a tunnel.
+    if connection.inbound.peer.identity.is_some() {
+        response.headers_mut().insert(headers::FAILED, how);
+    }
+    response
 }
 
 /// May this request pass?
@@ -194,6 +207,7 @@ fn pass_on(
         side.upstream_local = pooled.facts.local;
     }
     headers::take_off_hop(&mut parts.headers);
+    parts.headers.remove(headers::FAILED);
     let registered: Rc<Registered> = connection.inbound.registered.clone();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(caller_upgrade) = caller_upgrade else {

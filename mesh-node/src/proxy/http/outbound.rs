@@ -231,6 +231,10 @@ impl Exchange<'_> {
                 attempt.run(|straight| self.request(straight, retries + 1, &candidate.workload.identity));
             let came = timeout_at(began + longest, run).await;
             let (answer, retriable) = match came {
+                Ok(Ok(got)) if let Some((came, answer)) = failed_beyond(&got) => {
+                    self.describe(report, candidate, &got);
+                    (Some(answer), self.may_try_again(came))
+                }
                 Ok(Ok(got)) => {
                     let (status, headers) = (got.response.status(), got.response.headers());
                     let more = self.may_try_again(Came::Response(status, headers));
@@ -363,9 +367,21 @@ impl Exchange<'_> {
     }
 }
 
+/// What the other side of a tunnel says of an application that gave no answer: it concerns this try as if we had dialled.
+fn failed_beyond(got: &Got) -> Option<(Came<'static>, Answer)> {
+    let tunnelled = got.pooled.facts.transport == Transport::Tunnel;
+    let how = got.response.headers().get(headers::FAILED).filter(|_| tunnelled)?;
+    Some(if how == headers::FAILED_CONNECT {
+        (Came::ConnectFailure, Answer::application_unreachable())
+    } else {
+        (Came::Reset, Answer::terminated("the application's connection broke"))
+    })
+}
+
 /// The response's headers as the caller gets them.
 fn dress(headers: &mut HeaderMap, report: &Report, edits: &[HeaderEdits]) {
     headers::take_off_hop(headers);
+    headers.remove(headers::FAILED);
     if let Some(time) = report.service_time {
         headers.insert(SERVICE_TIME, HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
     }
