@@ -28,7 +28,7 @@ use crate::world::leave_to_the_signal;
 const SIGNAL_GRACE: Duration = Duration::from_millis(300);
 
 /// How many lines of each log a failed demo shows.
-const LOG_LINES: usize = 15;
+const LOG_LINES: usize = 8;
 
 /// What the demo is asked for.
 #[derive(Debug, Clone, Copy, Default)]

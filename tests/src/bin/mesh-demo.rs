@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the mesh at work on this machine, in six steps that check what they claim.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use mesh_tests::demo::{self, Options};
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         match argument.as_str() {
             "--keep" => options.keep = true,
             "--help" | "-h" => {
-                eprintln!("{USAGE}");
+                // A closed pipe is no failure of a help text.
+                let _ = writeln!(io::stdout(), "{USAGE}");
                 return ExitCode::SUCCESS;
             }
             other => {

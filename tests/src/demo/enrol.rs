@@ -1,6 +1,6 @@
 //! Step 3: a running namespace joins, and the link between the nodes goes dark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -26,9 +26,11 @@ pub fn show(shop: &Shop, screen: &Screen) -> Result<()> {
     let hellos = wire::handshakes(&during)?;
     let ((), after) = wire::tap(&shop.world, || look(shop, 10))?;
     screen.fact("link after", &wire::sealed(&after)?);
-    identities(shop, screen)?;
-    screen.good(&format!("TLS 1.3 ({hellos} handshakes seen), and each side proved who it is"));
-    Ok(())
+    screen.good(&format!(
+        "{} segments between the nodes for the same pages: TLS 1.3 ({hellos} handshakes), none can be read",
+        after.len()
+    ));
+    identities(shop, screen)
 }
 
 /// Pages that carry something worth reading.
@@ -87,19 +89,22 @@ fn captured(shop: &Shop) -> Result<usize> {
 fn identities(shop: &Shop, screen: &Screen) -> Result<()> {
     let certificates = [certificates(shop, 1)?, certificates(shop, 2)?];
     let holds = |node: u8, identity: &str| certificates[usize::from(node) - 1].contains(identity);
-    let mut rows = Vec::new();
+    // Versions of one application have one identity.
+    let mut calls: BTreeMap<[String; 2], f64> = BTreeMap::new();
     for (edge, count) in edges::read(&shop.world)? {
         let Some(from) = shop.node_of(&edge.source).filter(|_| edge.security == "mutual_tls") else {
             continue;
         };
         ensure!(holds(from, &edge.caller), "node-{from} has no certificate for {}", edge.caller);
         ensure!(holds(edge.node, &edge.callee), "node-{} has no certificate for {}", edge.node, edge.callee);
-        let ends = [(from, edge.caller), (edge.node, edge.callee)]
-            .map(|(node, identity)| format!("{identity} (node-{node})"));
-        let [caller, callee] = ends;
-        rows.push(vec![caller, callee, format!("{:.0}", count.requests)]);
+        let ends = [(edge.caller, from), (edge.callee, edge.node)];
+        let ends = ends.map(|(identity, node)| format!("{identity} on node-{node}"));
+        *calls.entry(ends).or_default() += count.requests;
     }
-    ensure!(!rows.is_empty(), "no node reports a call over mutual TLS");
+    ensure!(!calls.is_empty(), "no node reports a call over mutual TLS");
+    let row =
+        |([caller, callee], requests): ([String; 2], f64)| vec![caller, callee, format!("{requests:.0}")];
+    let rows: Vec<_> = calls.into_iter().map(row).collect();
     screen.table(&["certificate of the caller", "certificate of the callee", "requests"], &rows);
     Ok(())
 }
