@@ -39,5 +39,6 @@ pub use process::Process;
 pub use repo::binary;
 pub use stand_in::NodeStandIn;
 pub use world::{
-    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer, leave_to_the_signal,
+    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer,
+    leave_to_the_signal, traces,
 };

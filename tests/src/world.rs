@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::leftover::traces;
 pub use self::mesh::{ControlLink, Mesh, Settled, bearer};
 pub use self::pod::{Pod, PodBuilder};
 pub use self::service::{Host, ServiceBuilder};

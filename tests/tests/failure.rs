@@ -93,9 +93,6 @@ metadata: {name: b, namespace: shop}
 spec:
   hosts: [b]
   http:
-  - match: [{uri: {exact: /teapot}}]
-    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
-    route: [{destination: {host: b}}]
   - headers: {response: {set: {x-route: good}}}
     route: [{destination: {host: b}}]
 ";

@@ -59,9 +59,6 @@ fn matches_on_uri_headers_and_method() {
   route: [{destination: {host: reviews, subset: v2}}]
 - match: [{uri: {prefix: /three}, method: {exact: POST}}]
   route: [{destination: {host: reviews, subset: v3}}]
-- match: [{uri: {exact: /gone}}]
-  fault: {abort: {httpStatus: 410, percentage: {value: 100}}}
-  route: [{destination: {host: reviews, subset: v1}}]
 - route: [{destination: {host: reviews, subset: v1}}]
 ",
         ))?;

@@ -67,6 +67,21 @@ pub fn sweep(name: &str) {
     let _ = fs::remove_dir_all(folder);
 }
 
+/// Everything on this machine that carries the name of a world: namespaces, pins, its folder.
+pub fn traces(name: &str) -> Vec<String> {
+    let prefix = format!("tl-{name}-");
+    let pins = fs::read_dir(PINS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let folder = Path::new(WORLDS).join(name);
+    let mut found = net::names_with(&prefix);
+    found.extend(pins.filter(|pins| pins.starts_with(&prefix)).map(|pins| format!("{PINS}/{pins}")));
+    found.extend(folder.exists().then(|| folder.display().to_string()));
+    found
+}
+
 /// bpffs has no recursive removal that std knows: entries first.
 fn remove_pins(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -120,6 +120,14 @@ impl World {
         metrics(&self.state, node)
     }
 
+    /// A page of a node's admin address: status and body.
+    pub fn node_page(&self, node: u8, path: &str) -> Result<(u64, String)> {
+        let answer = ask(&self.state, &format!("node-{node}"), &format!("http://{NODE_METRICS}{path}"))?;
+        let status =
+            answer["status"].as_u64().with_context(|| format!("no answer from node {node}: {answer}"))?;
+        Ok((status, answer["body"].as_str().map_or_else(|| answer["body"].to_string(), str::to_owned)))
+    }
+
     /// What the controller counts.
     pub fn controller_metrics(&self) -> Result<Metrics> {
         let page = scrape(&self.state, "fabric", CONTROLLER_METRICS)?;
@@ -183,7 +191,11 @@ pub fn settle(state: &State) -> Result<Settled> {
 }
 
 /// Waits until every running agent has a stream: a controller that has just started would else find nobody to wait for.
-async fn await_connected(client: &mut InspectClient<Channel>, token: &str, mut agents: Vec<String>) -> Result<()> {
+async fn await_connected(
+    client: &mut InspectClient<Channel>,
+    token: &str,
+    mut agents: Vec<String>,
+) -> Result<()> {
     let begun = Instant::now();
     loop {
         let mut request = tonic::Request::new(v1::StatusRequest {});
