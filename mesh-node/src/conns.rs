@@ -98,6 +98,7 @@ struct Entry {
     facts: RefCell<Facts>,
     cut: RefCell<Option<Cut>>,
     wake: Notify,
+    drain: Notify,
 }
 
 /// The registry of one worker.
@@ -159,6 +160,7 @@ impl Conns {
             facts: RefCell::new(facts),
             cut: RefCell::new(None),
             wake: Notify::new(),
+            drain: Notify::new(),
         });
         self.open.borrow_mut().insert(number, entry.clone());
         Registered { registry: self.clone(), entry }
@@ -175,6 +177,13 @@ impl Conns {
         }
     }
 
+    /// Asks every connection of this pod (which is marked as draining) to come to its end by itself.
+    pub fn drain_pod(&self, pod: &Arc<LocalPod>) {
+        for entry in self.open.borrow().values().filter(|entry| Arc::ptr_eq(&entry.pod, pod)) {
+            entry.drain.notify_one();
+        }
+    }
+
     /// Asks `still_allowed` for every connection that is asked about here, and ends those that are not. Says how many.
     pub fn cut_denied(&self, mut still_allowed: impl FnMut(&Asked) -> Result<(), Denied>) -> usize {
         let mut ended = 0;
@@ -186,11 +195,6 @@ impl Conns {
             }
         }
         ended
-    }
-
-    /// How many are open.
-    pub fn count(&self) -> usize {
-        self.open.borrow().len()
     }
 
     /// All of them, for people.
@@ -267,6 +271,13 @@ impl Registered {
         self.entry.facts.borrow_mut().peer = peer;
     }
 
+    /// Returns when the connection shall come to its end by itself, because its pod was let go.
+    pub async fn draining(&self) {
+        while !self.entry.pod.is_draining() {
+            self.entry.drain.notified().await;
+        }
+    }
+
     /// Returns when the connection must end, with the reason.
     pub async fn cut(&self) -> Cut {
         loop {
@@ -275,11 +286,6 @@ impl Registered {
             }
             self.entry.wake.notified().await;
         }
-    }
-
-    /// The reason to end, if there is one already.
-    pub fn is_cut(&self) -> Option<Cut> {
-        self.entry.cut.borrow().clone()
     }
 }
 

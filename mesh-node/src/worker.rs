@@ -90,6 +90,7 @@ pub struct Listen {
 enum Control {
     Listen(Listen),
     CutPod(Arc<LocalPod>, Cut),
+    DrainPod(Arc<LocalPod>),
     Connections(oneshot::Sender<Vec<ConnectionView>>),
 }
 
@@ -268,6 +269,7 @@ async fn run(
             order = orders.recv() => match order {
                 Some(Control::Listen(listen)) => { spawn_local(accept::run(worker.clone(), listen)); }
                 Some(Control::CutPod(pod, reason)) => worker.cut_pod(&pod, &reason),
+                Some(Control::DrainPod(pod)) => worker.conns.drain_pod(&pod),
                 // Whoever asked may have given up waiting.
                 Some(Control::Connections(reply)) => drop(reply.send(worker.conns.views())),
                 None => return,
@@ -305,6 +307,13 @@ impl Workers {
     pub fn cut_pod(&self, pod: &Arc<LocalPod>, reason: &Cut) {
         for lane in self.lanes.iter() {
             let _stopped = lane.control.send(Control::CutPod(pod.clone(), reason.clone()));
+        }
+    }
+
+    /// Asks every connection of a pod that was let go to come to its end by itself.
+    pub fn drain_pod(&self, pod: &Arc<LocalPod>) {
+        for lane in self.lanes.iter() {
+            let _stopped = lane.control.send(Control::DrainPod(pod.clone()));
         }
     }
 

@@ -27,6 +27,7 @@ pub struct LocalPod {
     pub on_bridge: bool,
     inbound: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
+    draining: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -53,6 +54,7 @@ impl LocalPod {
             on_bridge,
             inbound: budget(),
             outbound: budget(),
+            draining: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }
@@ -65,6 +67,15 @@ impl LocalPod {
     /// Whether it is over: what still arrives is dropped.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether it was let go: what is open may end by itself, requests under way are finished and their connections closed.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn mark_draining(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     pub(super) fn mark_gone(&self) {

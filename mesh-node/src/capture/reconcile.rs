@@ -178,6 +178,8 @@ impl Reconciler {
                 Ok(Err(error)) => tracing::warn!(pod = %captured.wanted.uid, %error, "not let go in full"),
                 Err(error) => tracing::error!(pod = %captured.wanted.uid, %error, "letting go broke"),
             }
+            captured.pod.mark_draining();
+            self.workers.drain_pod(&captured.pod);
             let now = Instant::now();
             let until = now + self.rooms.config.limits.drain;
             self.draining.push(Draining { captured, from: now + LOOK, until });

@@ -103,7 +103,12 @@ async fn tunnel(
     let carrier = Rc::new(Carrier { pod, remote, identity });
     let dead = unanswered(connection.ping_pong(), limits.ping_interval, limits.ping_timeout);
     let phase = worker.rooms.phase.clone();
-    let draining = phase.reached(Stage::Draining);
+    let draining = async {
+        tokio::select! {
+            () = phase.reached(Stage::Draining) => {}
+            () = registered.draining() => {}
+        }
+    };
     tokio::pin!(dead, draining);
     let mut drains = false;
     loop {

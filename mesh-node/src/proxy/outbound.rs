@@ -55,8 +55,8 @@ enum Plan {
     Sniff(Meant, Endpoints),
     /// Out of the mesh, as dialled.
     Passthrough,
-    /// Nowhere.
-    Refuse(Refusal),
+    /// Nowhere; an HTTP caller may be told so, where nothing else is declared.
+    Refuse { refusal: Refusal, answerable: bool },
 }
 
 /// What an HTTP connection is for.
@@ -138,7 +138,7 @@ pub async fn serve(
         Plan::Opaque(endpoints) => opaque(worker, captured, &snapshot, &endpoints).await,
         Plan::Sniff(meant, endpoints) => sniffed(worker, captured, &snapshot, meant, &endpoints).await,
         Plan::Passthrough => passthrough(worker, captured).await,
-        Plan::Refuse(refusal) => refuse(worker, captured, &refusal).await,
+        Plan::Refuse { refusal, answerable } => refuse(worker, captured, &refusal, answerable).await,
     }
 }
 
@@ -181,7 +181,10 @@ fn plan(snapshot: &Snapshot, captured: &Captured) -> Plan {
             (Meant::Pod(Candidate::dialled(&workload, captured.dst), service), protocol)
         }
         Outbound::Passthrough(_) => return Plan::Passthrough,
-        Outbound::Refused(refusal) => return Plan::Refuse(refusal),
+        Outbound::Refused(refusal) => {
+            let answerable = matches!(refusal, Refusal::UnknownDestination(_));
+            return Plan::Refuse { refusal, answerable };
+        }
     };
     if protocol == Protocol::Http {
         return Plan::Http(meant);
@@ -189,7 +192,7 @@ fn plan(snapshot: &Snapshot, captured: &Captured) -> Plan {
     match (endpoints(snapshot, captured, &meant), protocol) {
         (Ok(endpoints), Protocol::Unknown) => Plan::Sniff(meant, endpoints),
         (Ok(endpoints), _) => Plan::Opaque(endpoints),
-        (Err(refusal), _) => Plan::Refuse(refusal),
+        (Err(refusal), protocol) => Plan::Refuse { refusal, answerable: protocol == Protocol::Unknown },
     }
 }
 
@@ -297,6 +300,11 @@ async fn settle(
     match reached {
         Err((error, candidate)) => {
             outcome::went_to(&mut record, candidate.as_ref(), None);
+            if let (DialError::Denied(_), Some(candidate)) = (&error, &candidate) {
+                // The destination's side of this node said no: it reports that as well.
+                let destination = outcome::mirrored(&record, &candidate.workload, candidate.addr.get());
+                outcome::failed(&worker.rooms.telemetry, destination, &error);
+            }
             outcome::failed(&worker.rooms.telemetry, record, &error);
             reset_on_close(&captured.stream);
         }
@@ -383,8 +391,8 @@ async fn passthrough(worker: &Rc<Worker>, captured: Captured) {
     }
 }
 
-/// Refuses at once, as the destination itself would; only where the registry forbids it, an HTTP caller gets an answer.
-async fn refuse(worker: &Worker, mut captured: Captured, refusal: &Refusal) {
+/// Refuses at once, as the destination itself would; where HTTP is possible, at the first use, and HTTP callers get an answer.
+async fn refuse(worker: &Worker, mut captured: Captured, refusal: &Refusal, answerable: bool) {
     let mut record = outcome::outbound_record(
         &captured.caller,
         captured.dst.get(),
@@ -395,7 +403,7 @@ async fn refuse(worker: &Worker, mut captured: Captured, refusal: &Refusal) {
     );
     record.upstream = Some(captured.dst.get());
     let flags = Answer::to(refusal).flags;
-    if matches!(refusal, Refusal::UnknownDestination(_)) {
+    if answerable {
         let mut prefix = bytes::BytesMut::new();
         let judged = sniff::judge(&mut captured.stream, &mut prefix, worker.limits().sniff_bytes);
         if timeout(sniff::FIRST_USE, judged).await == Ok(First::Http) {

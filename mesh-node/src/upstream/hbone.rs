@@ -230,11 +230,6 @@ impl Tunnels {
             other
         });
     }
-
-    /// How many connections there are.
-    pub fn count(&self) -> usize {
-        self.pairs.borrow().values().map(|entry| entry.live.len()).sum()
-    }
 }
 
 impl Entry {

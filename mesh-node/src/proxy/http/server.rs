@@ -135,7 +135,12 @@ pub async fn serve<T, F, R>(
     {
         let mut connection = pin!(connection);
         let phase = worker.rooms.phase.clone();
-        let mut draining = pin!(phase.reached(Stage::Draining));
+        let mut draining = pin!(async {
+            tokio::select! {
+                () = phase.reached(Stage::Draining) => {}
+                () = registered.draining() => {}
+            }
+        });
         let mut drains = false;
         let mut clock = Clock { since: Instant::now(), read: 0 };
         loop {
