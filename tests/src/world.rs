@@ -12,6 +12,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -21,6 +22,7 @@ pub use self::pod::{Pod, PodBuilder};
 pub use self::service::{Host, ServiceBuilder};
 use self::state::State;
 pub use self::state::leave_to_the_signal;
+use crate::check::eventually;
 use crate::packets::Capture;
 
 /// Set to `skip` by a person, a world that cannot run here is skipped, loudly.
@@ -95,7 +97,7 @@ impl Builder {
             eprintln!("{}", world.state.logs(60));
             if std::env::var_os("MESH_WORLD_KEEP").is_some() {
                 eprintln!("world {} is kept: end it with Ctrl-C", world.state.name());
-                std::thread::sleep(std::time::Duration::from_secs(3600));
+                std::thread::sleep(Duration::from_secs(3600));
             }
         }
         drop(world);
@@ -209,6 +211,14 @@ impl World {
     /// The last lines of all logs.
     pub fn logs(&self, lines: usize) -> String {
         self.state.logs(lines)
+    }
+
+    /// Waits for a line of a log that is `wanted`: logs are written behind the data path, never before its answer.
+    pub fn await_line(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        eventually("a line of the log", Duration::from_secs(5), || {
+            self.log(name).lines().rev().find(|line| wanted(line)).map(str::to_owned)
+        })
+        .with_context(|| self.log(name))
     }
 
     /// Everything that a log (`node-1`, `controller`, or a pod's name) says so far.

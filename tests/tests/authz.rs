@@ -181,12 +181,9 @@ fn which_policy_decided_is_told() {
         world.settle()?;
         for b in callees {
             assert_eq!((status(a, b, "/")?, status(a, b, "/secret")?), (200, 403));
-            let log = world.log(&format!("node-{}", b.node()));
-            let line = log.lines().rev().find(|line| line.contains("/secret") && line.contains("403"));
-            assert!(
-                line.is_some_and(|line| line.contains("closed-shop")),
-                "no policy in the access log: {line:?}"
-            );
+            let refused = |line: &str| line.contains("/secret") && line.contains("403");
+            let line = world.await_line(&format!("node-{}", b.node()), refused)?;
+            assert!(line.contains("closed-shop"), "no policy in the access log: {line}");
         }
         Ok(())
     });

@@ -132,8 +132,12 @@ fn a_server_with_another_identity_or_a_bad_certificate_is_refused() {
                 Outcome::Failure(failure) => assert!(failure.kind != "timeout", "{what}: {failure:?}"),
             }
             assert_eq!(server.stop()?, 0, "{what}: bytes of the caller reached the impostor");
-            let log = world.log("node-1")[before..].to_ascii_lowercase();
-            assert!(log.contains(word), "{what}: the log does not say `{word}`:\n{log}");
+            let told = mesh_tests::eventually("the reason in the log", Duration::from_secs(5), || {
+                world.log("node-1")[before..].to_ascii_lowercase().contains(word).then_some(())
+            });
+            told.with_context(|| {
+                format!("{what}: the log does not say `{word}`:\n{}", &world.log("node-1")[before..])
+            })?;
         }
         Ok(())
     });

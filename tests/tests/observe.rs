@@ -74,9 +74,8 @@ fn the_access_log_names_caller_and_callee() {
         world.settle()?;
         a.call("http://b.shop/logged?q=1").header("user-agent", "the-test").send()?;
         for (node, reporter) in [(1, "source"), (2, "destination")] {
-            let log = world.log(&format!("node-{node}"));
-            let line = log.lines().find(|line| line.contains("\"GET /logged?q=1 HTTP/1.1\" 200"));
-            let line = line.unwrap_or_else(|| panic!("no access log line on node {node}:\n{log}"));
+            let logged = |line: &str| line.contains("\"GET /logged?q=1 HTTP/1.1\" 200");
+            let line = world.await_line(&format!("node-{node}"), logged)?;
             for part in
                 [format!("reporter={reporter}"), "shop/a".into(), "shop/b".into(), "\"the-test\"".into()]
             {
@@ -150,7 +149,8 @@ spec:
             ];
             let (answer, text) = world.meshctl(&ask)?;
             assert_eq!(answer, code, "{path}: {text}");
-            assert_eq!(text.contains("no-secrets"), status == 403, "{path}: {text}");
+            let verdict = text.lines().next().unwrap_or_default();
+            assert_eq!(verdict.contains("no-secrets"), status == 403, "{path}: {text}");
         }
         let ask = ["route", "check", "--from", "pod/a.shop", "--to", "http://b.shop/"];
         let (code, text) = world.meshctl(&ask)?;
