@@ -29,7 +29,8 @@ use crate::{
     config::Limits,
     conns::{ConnectionView, Conns, Cut},
     phase::Stage,
-    proxy, recheck,
+    proxy::{self, buffers::Buffers},
+    recheck,
     telemetry::{Counter, Telemetry},
     upstream::{hbone::Tunnels, pick::Load},
 };
@@ -138,6 +139,8 @@ pub struct Worker {
     pub tunnels: Tunnels,
     /// Keep-alive HTTP connections of this worker.
     pub http: proxy::http::pool::HttpPool,
+    /// Bytes that the process may buffer.
+    pub buffers: Arc<Buffers>,
     /// Counters of the path.
     pub counters: Counters,
     workers: Workers,
@@ -230,9 +233,11 @@ pub fn start(rooms: &Rooms) -> io::Result<Workers> {
     }
     let workers = Workers { lanes: lanes.into(), pods: LocalPods::default() };
     let counters = Counters::register(&rooms.telemetry);
+    let buffers = Buffers::new(rooms.config.limits.buffered_bytes_process);
     for (number, (inbox, orders)) in inboxes.into_iter().enumerate() {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (rooms, workers, counters) = (rooms.clone(), workers.clone(), counters.clone());
+        let buffers = buffers.clone();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let worker = Rc::new(Worker {
                 pods: workers.pods.clone(),
@@ -240,6 +245,7 @@ pub fn start(rooms: &Rooms) -> io::Result<Workers> {
                 load: Load::default(),
                 tunnels: Tunnels::default(),
                 http: proxy::http::pool::HttpPool::default(),
+                buffers,
                 counters,
                 workers,
                 number,

@@ -341,7 +341,7 @@ pub async fn carry<D: End>(
         return;
     }
     let outcome = {
-        let moving = relay(&admitted, &mut down, &mut stream, &traffic, Bounds::from(worker.limits()));
+        let moving = relay(&admitted, &mut down, &mut stream, &traffic, Bounds::of(worker));
         tokio::select! {
             ended = outcomes.follow(moving, &traffic) => Ok(ended),
             cut = registered.cut() => Err(cut),

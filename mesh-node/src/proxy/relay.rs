@@ -9,6 +9,7 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +17,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep};
 
-use crate::{config::Limits, upstream::Admitted};
+use super::buffers::{Buffers, Share};
+use crate::{upstream::Admitted, worker::Worker};
 use ends::End;
 
 /// A buffer grows to so many times its first size while it is filled at each read.
@@ -50,7 +52,7 @@ pub enum Ended {
 }
 
 /// The waits and sizes of a relay.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// Without a byte in either direction.
     pub idle: Duration,
@@ -58,11 +60,20 @@ pub struct Bounds {
     pub half_closed: Duration,
     /// First size of a buffer, in bytes.
     pub buffer: usize,
+    /// Out of which a buffer grows beyond its first size.
+    pub growth: Arc<Buffers>,
 }
 
-impl From<&Limits> for Bounds {
-    fn from(limits: &Limits) -> Self {
-        Self { idle: limits.tcp_idle, half_closed: limits.half_closed, buffer: limits.relay_buffer_bytes }
+impl Bounds {
+    /// As the process is set up.
+    pub fn of(worker: &Worker) -> Self {
+        let limits = worker.limits();
+        Self {
+            idle: limits.tcp_idle,
+            half_closed: limits.half_closed,
+            buffer: limits.relay_buffer_bytes,
+            growth: worker.buffers.clone(),
+        }
     }
 }
 
@@ -74,8 +85,8 @@ pub async fn relay<D: End, U: End>(
     traffic: &Traffic,
     bounds: Bounds,
 ) -> Ended {
-    let mut to_up = Direction::new(bounds.buffer);
-    let mut to_down = Direction::new(bounds.buffer);
+    let mut to_up = Direction::new(&bounds);
+    let mut to_down = Direction::new(&bounds);
     let mut moved_at = Instant::now();
     let mut timer = pin!(sleep(bounds.idle));
     let mut half_closed = false;
@@ -135,17 +146,19 @@ struct Direction {
     buffer: BytesMut,
     smallest: usize,
     size: usize,
+    growth: Share,
     read_over: bool,
     finished: bool,
 }
 
 impl Direction {
-    fn new(size: usize) -> Self {
+    fn new(bounds: &Bounds) -> Self {
         Self {
             chunk: Bytes::new(),
             buffer: BytesMut::new(),
-            smallest: size,
-            size,
+            smallest: bounds.buffer,
+            size: bounds.buffer,
+            growth: bounds.growth.share(),
             read_over: false,
             finished: false,
         }
@@ -205,10 +218,15 @@ impl Direction {
     }
 
     fn adapt(&mut self, read: usize) {
-        if read >= self.size {
-            self.size = (self.size * 4).min(self.smallest * BUFFER_GROWTH);
+        let size = if read >= self.size {
+            (self.size * 4).min(self.smallest * BUFFER_GROWTH)
         } else if read < self.size / 8 {
-            self.size = (self.size / 2).max(self.smallest);
+            (self.size / 2).max(self.smallest)
+        } else {
+            return;
+        };
+        if size != self.size && self.growth.resize(size - self.smallest) {
+            self.size = size;
         }
     }
 }

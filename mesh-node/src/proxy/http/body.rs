@@ -9,6 +9,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -19,6 +20,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::exchange::Running;
+use crate::proxy::buffers::{Buffers, Share};
 
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -157,6 +159,7 @@ struct Request {
     kept: Vec<Bytes>,
     kept_bytes: usize,
     limit: usize,
+    share: Share,
     /// More came than may be kept.
     overflowed: bool,
     over: bool,
@@ -167,8 +170,8 @@ struct Request {
 }
 
 impl Replayable {
-    /// Wraps a request's body; at most `limit` bytes of it are kept.
-    pub fn new(incoming: Incoming, limit: usize) -> Self {
+    /// Wraps a request's body; at most `limit` bytes of it are kept, out of `buffers`.
+    pub fn new(incoming: Incoming, limit: usize, buffers: &Arc<Buffers>) -> Self {
         let received = Rc::new(Cell::new(0));
         let shared = (!incoming.is_end_stream()).then(|| {
             Rc::new(RefCell::new(Request {
@@ -176,6 +179,7 @@ impl Replayable {
                 incoming,
                 kept: Vec::new(),
                 kept_bytes: 0,
+                share: buffers.share(),
                 limit,
                 overflowed: limit == 0,
                 over: false,
@@ -298,9 +302,10 @@ impl Request {
         if self.overflowed {
             return;
         }
-        if self.kept_bytes + data.len() > self.limit {
+        if self.kept_bytes + data.len() > self.limit || !self.share.grow(data.len()) {
             self.overflowed = true;
             self.kept = Vec::new();
+            self.share.resize(0);
             return;
         }
         self.kept_bytes += data.len();

@@ -74,7 +74,7 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
     headers::prepare_request(&mut parts.headers, &target.authority);
     headers::name_caller(&mut parts.headers, &inbound.workload.identity, inbound.peer.identity.as_ref());
     report.named(&parts.headers);
-    let body = Replayable::new(incoming, worker.limits().retry_body_bytes);
+    let body = Replayable::new(incoming, worker.limits().retry_body_bytes, &worker.buffers);
     report.receives(body.received());
 
     let began = std::time::Instant::now();

@@ -112,7 +112,7 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
         Err(refusal) => return answered(report, &Answer::to(&refusal)),
     };
     let keep = if planned.retry.attempts > 0 { worker.limits().retry_body_bytes } else { 0 };
-    let body = Replayable::new(incoming, keep);
+    let body = Replayable::new(incoming, keep, &worker.buffers);
     report.receives(body.received());
     let exchange =
         Exchange { connection, snapshot: &snapshot, caller, target, parts, upgrade, body, planned };

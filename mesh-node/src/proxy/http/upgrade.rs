@@ -30,7 +30,7 @@ pub fn switch(
         let (Ok(down), Ok(up)) = futures::join!(sides.0, sides.1) else { return };
         let (mut down, mut up) = (Plain(TokioIo::new(down)), Plain(TokioIo::new(up)));
         let traffic: &Traffic = registered.traffic();
-        let bounds = Bounds::from(worker.limits());
+        let bounds = Bounds::of(&worker);
         tokio::select! {
             _ended = relay(&facts.admitted, &mut down, &mut up, traffic, bounds) => {}
             cut = registered.cut() => {

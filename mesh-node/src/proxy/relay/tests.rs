@@ -7,8 +7,14 @@ use tokio::{
 
 use super::{ends::Plain, *};
 
-const BOUNDS: Bounds =
-    Bounds { idle: Duration::from_secs(60), half_closed: Duration::from_secs(5), buffer: 1024 };
+fn bounds() -> Bounds {
+    Bounds {
+        idle: Duration::from_secs(60),
+        half_closed: Duration::from_secs(5),
+        buffer: 1024,
+        growth: Buffers::new(1 << 20),
+    }
+}
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,7 +47,7 @@ async fn bytes_arrive_in_order_through_narrow_pipes_and_half_close_is_kept() {
         answer
     };
     let (ended, seen, answer) =
-        tokio::join!(relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, BOUNDS), app, caller);
+        tokio::join!(relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, bounds()), app, caller);
     assert_eq!(ended, Ended::Closed);
     assert_eq!(seen, sent);
     assert_eq!(answer, b"answered after the half-close");
@@ -55,7 +61,7 @@ async fn a_reset_of_the_caller_reaches_the_upstream_as_a_reset() {
     let traffic = Traffic::default();
     ends::reset_on_close(&client);
     drop(client);
-    let ended = relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, BOUNDS).await;
+    let ended = relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, bounds()).await;
     assert_eq!(ended, Ended::CallerReset);
     drop(up);
     let error = server.read(&mut [0; 8]).await.unwrap_err();
@@ -67,7 +73,7 @@ async fn what_the_upstream_said_before_it_reset_still_reaches_the_caller() {
     let (mut client, mut down) = tcp_pair().await;
     let (mut up, mut server) = tcp_pair().await;
     let traffic = Traffic::default();
-    let bounds = Bounds { half_closed: Duration::from_millis(200), ..BOUNDS };
+    let bounds = Bounds { half_closed: Duration::from_millis(200), ..bounds() };
     client.write_all(&[1; 64]).await.unwrap();
     server.write_all(b"refused: bye").await.unwrap();
     // Closed with unread bytes, so the kernel sends RST after the data.
@@ -101,7 +107,7 @@ async fn silence_ends_a_connection_and_sooner_when_it_is_half_closed() {
     let (mut down, mut up) = (Plain(client_side), Plain(server_side));
     let traffic = Traffic::default();
     let start = Instant::now();
-    assert_eq!(relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, BOUNDS).await, Ended::Idle);
+    assert_eq!(relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, bounds()).await, Ended::Idle);
     assert_eq!(start.elapsed().as_secs(), 60);
 
     let (mut client, client_side) = duplex(64);
@@ -109,7 +115,7 @@ async fn silence_ends_a_connection_and_sooner_when_it_is_half_closed() {
     client.shutdown().await.unwrap();
     let start = Instant::now();
     assert_eq!(
-        relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, BOUNDS).await,
+        relay(&Admitted::OutsideMesh, &mut down, &mut up, &traffic, bounds()).await,
         Ended::HalfClosedIdle
     );
     assert_eq!(start.elapsed().as_secs(), 5);
