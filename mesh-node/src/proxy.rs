@@ -4,6 +4,7 @@
 //! Invariants: a decision borrows one snapshot; relaying and forwarding demand an [`crate::upstream::Admitted`] or a
 //! [`mesh_model::authz::Permit`]; whatever happens, the caller sees an end within the limits of [`crate::config::Limits`].
 
+pub mod buffers;
 pub mod detect;
 pub mod http;
 mod inbound;
