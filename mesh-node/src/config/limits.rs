@@ -91,10 +91,8 @@ limits! {
     relay_buffer_bytes: usize = kib(16);
     /// Bytes buffered by the whole process for retries and tunnels.
     buffered_bytes_process: usize = mib(256);
-    /// Open connections of one workload, inbound and outbound each.
+    /// Open connections of one workload, inbound and outbound each; HTTP/1.1 has one request under way on each.
     connections_per_workload: usize = 32_768;
-    /// HTTP requests under way of one workload.
-    requests_per_workload: usize = 32_768;
     /// A request body is kept for retries up to this many bytes.
     retry_body_bytes: usize = kib(64);
     /// HTTP/2 receive window of one stream, in bytes. Less than the connection's: equal windows deadlock.
