@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use self::leftover::Belongings;
 use self::screen::Screen;
 use self::shop::Shop;
-use crate::world::leave_to_the_signal;
+use crate::ending::leave_to_the_signal;
 
 /// A failure that Ctrl-C caused is seen before the signal's own thread has begun: it is given this long.
 const SIGNAL_GRACE: Duration = Duration::from_millis(300);

@@ -22,6 +22,7 @@ pub mod bench;
 mod call;
 mod check;
 pub mod demo;
+mod ending;
 mod metrics;
 mod net;
 mod packets;
@@ -39,6 +40,5 @@ pub use process::Process;
 pub use repo::binary;
 pub use stand_in::NodeStandIn;
 pub use world::{
-    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer,
-    leave_to_the_signal, traces,
+    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer, traces,
 };

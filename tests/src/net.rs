@@ -12,6 +12,8 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
+use crate::ending;
+
 /// Where `ip netns` keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
 
@@ -24,6 +26,7 @@ pub struct Netns {
 impl Netns {
     /// A new one with `lo` up.
     pub fn create(name: &str) -> Result<Self> {
+        let _making = ending::making();
         command_ip(&["netns", "add", name], "")?;
         let made = Self { name: name.to_owned() };
         made.ip("link set lo up\n")?;

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::repo;
+use crate::{ending, repo};
 
 /// How long a child may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +48,7 @@ pub struct Process {
 impl Process {
     /// Starts it.
     pub fn start(plan: &Plan) -> Result<Self> {
+        let _making = ending::making();
         let log = File::options()
             .create(true)
             .append(true)

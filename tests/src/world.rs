@@ -21,8 +21,8 @@ pub use self::mesh::{ControlLink, Mesh, Settled, bearer};
 pub use self::pod::{Pod, PodBuilder};
 pub use self::service::{Host, ServiceBuilder};
 use self::state::State;
-pub use self::state::leave_to_the_signal;
 use crate::check::eventually;
+use crate::ending::leave_to_the_signal;
 use crate::packets::Capture;
 
 /// Set to `skip` by a person, a world that cannot run here is skipped, loudly.
@@ -230,7 +230,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        state::leave_to_the_signal();
+        leave_to_the_signal();
         self.state.teardown();
     }
 }

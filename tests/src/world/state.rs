@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::pod::Pod;
 use super::service::Host;
 use super::{leftover, manifest};
+use crate::ending;
 use crate::net::{self, Netns};
 use crate::process::{self, Process};
 
@@ -198,17 +198,6 @@ impl State {
     }
 }
 
-/// Set once a signal has begun to remove the worlds.
-static ENDING: AtomicBool = AtomicBool::new(false);
-
-/// Returns at once, unless a signal is removing the worlds: then it waits for that to end the process. What fails
-/// meanwhile fails because the worlds go, and is not worth a message; and nobody must exit before all of them are gone.
-pub fn leave_to_the_signal() {
-    while ENDING.load(Ordering::Relaxed) {
-        thread::park_timeout(Duration::from_secs(1));
-    }
-}
-
 /// The worlds of this process, for Ctrl-C.
 fn worlds() -> &'static Mutex<Vec<Weak<State>>> {
     static WORLDS: OnceLock<Mutex<Vec<Weak<State>>>> = OnceLock::new();
@@ -236,7 +225,7 @@ fn end_on_signal() {
             _ = hangup.recv() => {}
         }
     });
-    ENDING.store(true, Ordering::Relaxed);
+    ending::begin();
     let all = std::mem::take(&mut *worlds().lock().unwrap_or_else(PoisonError::into_inner));
     for state in all.iter().filter_map(Weak::upgrade) {
         eprintln!("removing world {}", state.name());
