@@ -80,6 +80,9 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    // What is accepted here has the *application's* port as its own and inherits this. Without it, an application that starts
+    // again while the proxy holds a connection to its port would be refused the port (EADDRINUSE).
+    socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

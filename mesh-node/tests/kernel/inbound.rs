@@ -48,6 +48,18 @@ fn an_application_sees_the_real_client_behind_the_last_step() {
 }
 
 #[test]
+fn an_application_starts_again_while_the_proxy_holds_a_connection_to_its_port() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let (pod, caller) = (world.pod(), world.pod());
+    let (_captured, listeners) = pod.enroll(&hooks);
+    let _held = caller.connect(pod.at4(8080)).unwrap();
+    let (accepted, _) = accept(&listeners.plain4);
+    assert_eq!(accepted.local_addr().unwrap(), pod.at4(8080));
+    drop(pod.listen((Ipv4Addr::UNSPECIFIED, 8080)));
+}
+
+#[test]
 fn what_arrives_at_any_port_goes_to_the_proxy() {
     let Some(mut world) = World::new() else { return };
     let hooks = world.hooks();
