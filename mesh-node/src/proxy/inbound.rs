@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     http, outbound,
-    outcome::Outcomes,
+    outcome::{Outcomes, inbound_cluster},
     prefixed::Prefixed,
     relay::{Traffic, ends::End},
     sniff::{self, First, Sniffed},
@@ -253,7 +253,7 @@ impl Inbound {
             local: self.to,
             upstream: Some(self.to),
             upstream_local: None,
-            cluster: Some(format!("inbound|{}||", self.to.port()).into()),
+            cluster: Some(inbound_cluster(self.to.port())),
             server_name: None,
             route: None,
             started: self.started,

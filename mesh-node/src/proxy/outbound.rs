@@ -119,7 +119,7 @@ impl Endpoints {
     /// UPSTREAM_CLUSTER_RAW.
     pub fn cluster(&self) -> Option<Arc<str>> {
         let service = self.service.as_ref()?;
-        Some(outcome::outbound_cluster(service, self.port, self.subset.as_ref().map(SubsetName::as_str)))
+        Some(outcome::outbound_cluster(service, self.port, self.subset.as_ref()))
     }
 }
 

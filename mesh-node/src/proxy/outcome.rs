@@ -2,13 +2,14 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     net::SocketAddr,
     pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use mesh_model::{decide::Candidate, service::Service, workload::Workload};
+use mesh_model::{decide::Candidate, name::SubsetName, service::Service, workload::Workload};
 use tokio::time::timeout;
 
 use super::relay::{Ended, Traffic};
@@ -22,6 +23,9 @@ use crate::{
 
 /// Between two reports on a connection that is still open.
 const PROGRESS: Duration = Duration::from_secs(10);
+
+/// A worker that has made more names of clusters than this forgets them and begins again.
+const MOST_CLUSTERS: usize = 4096;
 
 /// What the source side says of a connection before it knows where it goes.
 pub fn outbound_record(
@@ -78,14 +82,46 @@ pub fn mirrored(
         security: Security::None,
         local: upstream,
         upstream: Some(upstream),
-        cluster: Some(format!("inbound|{}||", upstream.port()).into()),
+        cluster: Some(inbound_cluster(upstream.port())),
         ..record.clone()
     }
 }
 
+/// Names of clusters that a worker has made before: they are in every record, and few.
+#[derive(Default)]
+struct Clusters {
+    outbound: HashMap<(usize, u16, Option<SubsetName>), (Arc<Service>, Arc<str>)>,
+    inbound: HashMap<u16, Arc<str>>,
+}
+
+thread_local! {
+    static CLUSTERS: RefCell<Clusters> = RefCell::default();
+}
+
 /// `outbound|9080|v1|reviews.shop.svc.cluster.local`.
-pub fn outbound_cluster(service: &Service, port: u16, subset: Option<&str>) -> Arc<str> {
-    format!("outbound|{port}|{}|{}", subset.unwrap_or_default(), service.key.host).into()
+pub fn outbound_cluster(service: &Arc<Service>, port: u16, subset: Option<&SubsetName>) -> Arc<str> {
+    CLUSTERS.with_borrow_mut(|known| {
+        if known.outbound.len() >= MOST_CLUSTERS {
+            known.outbound.clear();
+        }
+        // The entry keeps the service, so its address is not used for another while the entry lives.
+        let key = (Arc::as_ptr(service) as usize, port, subset.cloned());
+        let entry = known.outbound.entry(key).or_insert_with(|| {
+            let subset = subset.map_or("", SubsetName::as_str);
+            (service.clone(), format!("outbound|{port}|{subset}|{}", service.key.host).into())
+        });
+        entry.1.clone()
+    })
+}
+
+/// `inbound|9080||`.
+pub fn inbound_cluster(port: u16) -> Arc<str> {
+    CLUSTERS.with_borrow_mut(|known| {
+        if known.inbound.len() >= MOST_CLUSTERS {
+            known.inbound.clear();
+        }
+        known.inbound.entry(port).or_insert_with(|| format!("inbound|{port}||").into()).clone()
+    })
 }
 
 /// The open records of one opaque connection, one per reporting side.

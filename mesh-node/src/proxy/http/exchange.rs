@@ -131,19 +131,14 @@ impl Drop for Report {
         if !self.complete {
             self.flags = self.flags.with(ResponseFlags::DOWNSTREAM_TERMINATION);
         }
-        let text = |value: &Option<HeaderValue>| {
-            value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned))
-        };
-        let (authority, user_agent) = (text(&self.authority), text(&self.user_agent));
-        let (request_id, forwarded_for) = (text(&self.request_id), text(&self.forwarded_for));
         let record = RequestRecord {
             method: self.method.as_str(),
             path: self.uri.path_and_query().map_or("", |path| path.as_str()),
             version: if self.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
-            authority: authority.as_deref(),
-            user_agent: user_agent.as_deref(),
-            request_id: request_id.as_deref(),
-            forwarded_for: forwarded_for.as_deref(),
+            authority: text(&self.authority),
+            user_agent: text(&self.user_agent),
+            request_id: text(&self.request_id),
+            forwarded_for: text(&self.forwarded_for),
             status: self.status,
             grpc_status: self.grpc_status,
             flags: self.flags,
@@ -161,6 +156,11 @@ impl Drop for Report {
             self.telemetry.request(side, &record);
         }
     }
+}
+
+/// A header's value, if it is text.
+fn text(value: &Option<HeaderValue>) -> Option<&str> {
+    value.as_ref()?.to_str().ok()
 }
 
 /// A response on its way to the caller, and all that is bound to it.
