@@ -90,9 +90,12 @@ pub fn mirrored(
 /// Names of clusters that a worker has made before: they are in every record, and few.
 #[derive(Default)]
 struct Clusters {
-    outbound: HashMap<(usize, u16, Option<SubsetName>), (Arc<Service>, Arc<str>)>,
+    outbound: HashMap<OutboundKey, (Arc<Service>, Arc<str>)>,
     inbound: HashMap<u16, Arc<str>>,
 }
+
+/// A service by its place in memory, a port of it, and a subset.
+type OutboundKey = (usize, u16, Option<SubsetName>);
 
 thread_local! {
     static CLUSTERS: RefCell<Clusters> = RefCell::default();

@@ -85,8 +85,10 @@ impl Load {
             }
             picked = self.pick_once(balancer, group, candidates)?;
         }
-        // Chance did not find one that is new: take the first, if there is any.
-        Some(candidates.iter().find(|candidate| !tried.contains(&candidate.addr.get())).unwrap_or(picked))
+        // Chance did not find one that is new. Take the first that is; if all were tried, the one whose try is longest ago: it may
+        // have come back, while the last one failed just now.
+        let last_try = |candidate: &&Candidate| tried.iter().rposition(|addr| *addr == candidate.addr.get());
+        candidates.iter().min_by_key(last_try).or(Some(picked))
     }
 
     fn pick_once<'c>(

@@ -274,6 +274,16 @@ impl Exchange<'_> {
                 }
                 Err(_elapsed) => (Some(Answer::try_timed_out()), self.may_try_again(Came::TryTimeout)),
             };
+            if let Some(answer) = &answer {
+                tracing::debug!(
+                    to = %candidate.addr,
+                    details = %answer.details,
+                    failure = answer.failure.as_deref().unwrap_or_default(),
+                    retries,
+                    retriable,
+                    "a try failed"
+                );
+            }
             if !retriable || retries >= retry.attempts {
                 if retriable && retry.attempts > 0 {
                     report.flag(ResponseFlags::RETRY_LIMIT);

@@ -75,8 +75,10 @@ fn what_was_tried_is_avoided_while_there_is_another() {
             assert_eq!(picked.addr, candidates[1].addr);
         }
     }
-    let all: Vec<_> = candidates.iter().map(|each| each.addr.get()).collect();
-    assert!(load.pick(Balancer::Random, GROUP, &candidates, &all).is_some());
+    let mut all: Vec<_> = candidates.iter().map(|each| each.addr.get()).collect();
+    all.push(candidates[0].addr.get());
+    let longest_ago = load.pick(Balancer::Random, GROUP, &candidates, &all).unwrap();
+    assert_eq!(longest_ago.addr, candidates[1].addr);
     assert!(load.pick(Balancer::Random, GROUP, &[], &[]).is_none());
 }
 
