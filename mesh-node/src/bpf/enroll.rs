@@ -124,7 +124,7 @@ impl Hooks {
         Ok(older.into_iter().filter(|each| !each.is_loopback()).map(|each| each.cookie).collect())
     }
 
-    /// Ends capture: entry in `PODS` → sk_lookup → listeners → what is left of the pod in the maps → sysctl.
+    /// Ends capture: entry in `PODS` → sk_lookup → listeners → sysctl. Captured connections that wait to be accepted still can be.
     pub fn unenroll(&self, pod: &CapturedPod) -> Result<(), KernelError> {
         self.end(pod.cookie(), Some(&pod.netns))
     }
@@ -172,6 +172,8 @@ impl Hooks {
         }
     }
 
+    /// Without its netns the pod is no more, and nor is what its connections left. With it, connections that were captured may
+    /// still wait to be accepted by listeners that drain: what they need is left to the sweep.
     fn end(&self, cookie: u64, netns: Option<&Netns>) -> Result<(), KernelError> {
         let entry = self.maps.pods.take(&cookie).map_err(map_failed(map::PODS))?;
         let pin = self.pins.pod(cookie);
@@ -183,7 +185,9 @@ impl Hooks {
             }
         }
         self.remove_exclusions(cookie, |_| false, &HashSet::new());
-        self.remove_traces(cookie);
+        if netns.is_none() {
+            self.remove_traces(cookie);
+        }
         if let (Some(entry), Some(netns)) = (entry, netns)
             && let Err(error) = restore_time_wait(netns, entry.tw_reuse_before)
         {

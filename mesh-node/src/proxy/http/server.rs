@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -45,6 +45,8 @@ pub struct Shared {
     active: Cell<u32>,
     /// When the last request was over.
     quiet_since: Cell<Option<Instant>>,
+    /// The next response is the last on this connection.
+    closing: Cell<bool>,
     /// What the connection becomes after a 101.
     upgrade: RefCell<Option<LocalBoxFuture<'static, ()>>>,
 }
@@ -118,8 +120,12 @@ pub async fn serve<T, F, R>(
     let service = service_fn(|request| {
         let active = Active::begin(&shared);
         let response = handle(request);
+        let shared = shared.clone();
         async move {
-            let response = response.await.map(|body| Held { body, _active: active });
+            let mut response = response.await.map(|body| Held { body, _active: active });
+            if shared.closing.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -135,12 +141,7 @@ pub async fn serve<T, F, R>(
     {
         let mut connection = pin!(connection);
         let phase = worker.rooms.phase.clone();
-        let mut draining = pin!(async {
-            tokio::select! {
-                () = phase.reached(Stage::Draining) => {}
-                () = registered.draining() => {}
-            }
-        });
+        let mut draining = pin!(phase.reached(Stage::Draining));
         let mut drains = false;
         let mut clock = Clock { since: Instant::now(), read: 0 };
         loop {
@@ -148,6 +149,8 @@ pub async fn serve<T, F, R>(
                 // An error here is the caller's protocol error (hyper answered it) or its going away.
                 _ended = connection.as_mut() => break,
                 cut = registered.cut() => return count_cut(worker, &cut),
+                // Said with the next response: a connection closed now could cross the caller's next request.
+                () = registered.draining(), if !shared.closing.get() => shared.closing.set(true),
                 () = &mut draining, if !drains => {
                     drains = true;
                     connection.as_mut().graceful_shutdown();
