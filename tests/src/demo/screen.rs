@@ -19,7 +19,8 @@ impl Screen {
 
     /// A numbered heading.
     pub fn step(&self, number: u8, title: &str) {
-        self.line(&self.styled("1", &format!("\n{number}  {title}")));
+        self.line("");
+        self.line(&self.styled("1", &format!("{number}  {title}")));
     }
 
     /// A fact with its name.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,9 @@ const SAMPLE_NETNS: &str = "/run/netns/tl-demo-";
 
 /// Files of `samples/shop`. Its Nodes are the world's own: the harness has declared them, with their addresses.
 const FILES: [&str; 3] = ["10-namespaces.yaml", "20-pods.yaml", "30-services.yaml"];
+
+/// Where agents pin what they attach.
+const PINS: &str = "/sys/fs/bpf/tulle";
 
 /// The range of the samples' ClusterIPs. Nobody but the mesh answers for them.
 const SERVICE_RANGE: &str = "10.96.0.0/16";
@@ -83,14 +86,27 @@ impl Shop {
         for node in [1, 2] {
             let pid = self.world.pid(&format!("node-{node}")).context("the agent is gone")?;
             let address = World::node_address(node);
+            let hooks = self.hooks(node)?.join(" ");
             screen.fact(
                 &format!("node-{node}"),
-                &format!("{address}, mesh-node (pid {pid}): four eBPF hooks attached, ready"),
+                &format!("{address}, mesh-node (pid {pid}) is ready; hooks: {hooks}"),
             );
         }
         let folder = self.world.folder();
         screen.fact("controller", &format!("--source dir:{0}/config --state {0}/state", folder.display()));
         Ok(())
+    }
+
+    /// The eBPF programs that a node's agent has attached and pinned.
+    fn hooks(&self, node: u8) -> Result<Vec<String>> {
+        let pins = Path::new(PINS).join(format!("tl-{}-node-{node}", self.world.name()));
+        let versions = fs::read_dir(&pins).with_context(|| pins.display().to_string())?;
+        let links = versions.flatten().filter_map(|version| fs::read_dir(version.path().join("links")).ok());
+        let names = links.flatten().flatten().filter_map(|link| link.file_name().into_string().ok());
+        let mut hooks: Vec<String> = names.map(|name| name.trim_start_matches("tulle_").to_owned()).collect();
+        hooks.sort();
+        ensure!(!hooks.is_empty(), "the agent of node-{node} has attached nothing");
+        Ok(hooks)
     }
 
     /// Starts the applications, gives the controller its copy of the samples, and asks for one page.
