@@ -6,21 +6,22 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::repo::Repo;
-use crate::{ebpf, step};
+use crate::{ebpf, setup, step};
 
-/// The packages whose binaries make up the product, its applications for tests included.
-const PACKAGES: &[&str] = &["mesh-node", "mesh-controller", "mesh-ctl", "mesh-apps"];
-
-/// Everything, in order; the node embeds the kernel side.
+/// Everything, in order, on a machine that may be bare; the node embeds the kernel side.
 pub fn build(repo: &Repo) -> Result<()> {
+    setup::run(repo)?;
     ebpf::build(repo, &ebpf::Options::default())?;
-    step::quietly("mesh-node, mesh-controller, meshctl, mesh-apps", cargo_build(repo).args(packages()))
+    // The whole workspace, as for the tests: with `--package` cargo would choose other features for shared dependencies and
+    // compile them once more.
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repo.root()).args(["build", "--release", "--workspace", "--bins"]);
+    step::quietly("every binary into target/release", &mut cargo)
 }
 
-/// Builds the product and one binary of the package mesh-tests, and becomes that binary.
+/// Builds the product and becomes one of the binaries.
 pub fn build_and_become(repo: &Repo, binary: &str, arguments: &[String]) -> Result<()> {
     build(repo)?;
-    step::quietly(binary, cargo_build(repo).args(["--package", "mesh-tests", "--bin", binary]))?;
     let error = Command::new(repo.binary(binary))
         .args(arguments)
         .env(BINARIES_VARIABLE, repo.path("target/release"))
@@ -30,13 +31,3 @@ pub fn build_and_become(repo: &Repo, binary: &str, arguments: &[String]) -> Resu
 
 /// Tells tests and the demo where the binaries are that belong to them.
 pub const BINARIES_VARIABLE: &str = "TULLE_BIN";
-
-fn cargo_build(repo: &Repo) -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(repo.root()).args(["build", "--release"]);
-    command
-}
-
-fn packages() -> impl Iterator<Item = &'static str> {
-    PACKAGES.iter().flat_map(|package| ["--package", package])
-}
