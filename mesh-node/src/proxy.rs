@@ -57,3 +57,21 @@ fn count_cut(worker: &Worker, cut: &Cut) {
         worker.counters.cut_by_policy.inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    fn size_of_future<'a, F: Future>(_: impl FnOnce(&'a Rc<Worker>, Accepted) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_connection_stays_small() {
+        // Thousands of these wait at once: whoever makes one bigger shall know.
+        let bytes = size_of_future(serve);
+        assert!((1_000..8_192).contains(&bytes), "the future of a connection takes {bytes} bytes");
+    }
+}
