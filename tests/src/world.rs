@@ -95,6 +95,10 @@ impl Builder {
         let told = catch_unwind(AssertUnwindSafe(|| story(&world)));
         if !matches!(told, Ok(Ok(()))) {
             eprintln!("{}", world.state.logs(60));
+            match world.state.keep_logs() {
+                Ok(folder) => eprintln!("all of the logs: {}", folder.display()),
+                Err(error) => eprintln!("the logs could not be kept: {error:#}"),
+            }
             if std::env::var_os("MESH_WORLD_KEEP").is_some() {
                 eprintln!("world {} is kept: end it with Ctrl-C", world.state.name());
                 std::thread::sleep(Duration::from_secs(3600));

@@ -140,6 +140,8 @@ spec:
         far.kill_application();
         load.await_good(200)?;
         far.restart_application()?;
+        // A request that met the dead `far` must be over: the next replica dies only when the other one serves.
+        load.await_good(100)?;
         near.kill_application();
         load.await_good(200)?;
         let report = load.stop()?;

@@ -20,6 +20,7 @@ use super::{leftover, manifest};
 use crate::ending;
 use crate::net::{self, Netns};
 use crate::process::{self, Process};
+use crate::repo;
 
 /// Everything of a world that can change.
 #[derive(Debug, Default)]
@@ -177,6 +178,16 @@ impl State {
         let shown =
             files.iter().map(|file| format!("--- {}\n{}\n", file.display(), process::tail(file, lines)));
         shown.collect()
+    }
+
+    /// Copies the logs to `target/world-logs`, where they outlive the world.
+    pub fn keep_logs(&self) -> Result<PathBuf> {
+        let folder = repo::root().join("target/world-logs").join(&self.name);
+        fs::create_dir_all(&folder)?;
+        for entry in fs::read_dir(self.folder.join("logs"))?.flatten() {
+            fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+        Ok(folder)
     }
 
     /// Removes everything. May be called more than once, and from any thread.
