@@ -237,11 +237,18 @@ fn refuse<E: Entrance>(worker: &Worker, snapshot: &Snapshot, inbound: &Inbound, 
 }
 
 impl Inbound {
+    /// The calling workload, for people: the one at its address, unless it proved to be somebody else.
+    fn caller(&self, snapshot: &Snapshot) -> Option<Arc<Workload>> {
+        let there = snapshot.workload_at(self.client.ip())?;
+        let is_other = self.peer.identity.as_ref().is_some_and(|proven| *proven != there.identity);
+        (!is_other).then(|| there.clone())
+    }
+
     /// What the destination's side says of it.
     pub fn record(&self, snapshot: &Snapshot, protocol: RequestProtocol) -> ConnectionRecord {
         ConnectionRecord {
             reporter: Reporter::Destination,
-            source: snapshot.workload_at(self.client.ip()).cloned(),
+            source: self.caller(snapshot),
             source_identity: self.peer.identity.clone(),
             destination: Some(self.workload.clone()),
             destination_identity: (self.security == Security::MutualTls)

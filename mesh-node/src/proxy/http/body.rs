@@ -312,3 +312,6 @@ impl Request {
         self.kept.push(data.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

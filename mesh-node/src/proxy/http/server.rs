@@ -252,3 +252,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;
