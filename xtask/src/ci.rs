@@ -28,7 +28,7 @@ fn fmt(repo: &Repo) -> Result<Tally> {
     let mut good = true;
     for manifest in ["Cargo.toml", "mesh-ebpf/Cargo.toml"] {
         let mut command = Command::new("cargo");
-        command.args(["fmt", "--check", "--manifest-path"]).arg(repo.path(manifest));
+        command.args(["fmt", "--all", "--check", "--manifest-path"]).arg(repo.path(manifest));
         good &= step::openly("fmt", &mut command)?;
     }
     Ok(Tally::of("fmt", good))
