@@ -4,10 +4,12 @@
 //! address is the tunnel's, whatever the peer's headers claim; every step has a time-out.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::SystemTime,
 };
 
@@ -30,7 +32,10 @@ use crate::{
     identity::verify_peer,
     phase::Stage,
     telemetry::Security,
-    upstream::{hbone::MAX_FRAME, hbone::unanswered, stream::TunnelStream},
+    upstream::{
+        hbone::{MAX_FRAME, cork, unanswered},
+        stream::TunnelStream,
+    },
     worker::Worker,
 };
 
@@ -87,6 +92,7 @@ async fn tunnel(
     let identity = peer_identity(&stream, &pod.identity)?;
     registered.set_peer(Some(identity.clone()));
 
+    let (cork, stream) = cork(stream);
     let handshake = h2::server::Builder::new()
         .initial_window_size(limits.h2_stream_window_bytes)
         .initial_connection_window_size(limits.h2_connection_window_bytes)
@@ -113,7 +119,13 @@ async fn tunnel(
     let mut drains = false;
     loop {
         tokio::select! {
-            accepted = connection.accept() => match accepted {
+            accepted = poll_fn(|cx| {
+                let accepted = connection.poll_accept(cx);
+                match (accepted, cork.poll_uncork(cx)) {
+                    (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(None),
+                    (accepted, _) => accepted,
+                }
+            }) => match accepted {
                 Some(Ok((request, respond))) => {
                     let (worker, carrier) = (worker.clone(), carrier.clone());
                     spawn_local(async move { connect(&worker, &carrier, request, respond).await });

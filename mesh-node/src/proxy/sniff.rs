@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::detect::{Looks, looks};
@@ -57,7 +57,8 @@ pub async fn judge<R: AsyncRead + Unpin>(stream: &mut R, prefix: &mut BytesMut, 
     }
 }
 
-/// Dials and looks at the caller's first bytes at the same time. `stream_of` shows the upstream in what the dial came to.
+/// Dials and looks at the caller's first bytes at the same time. Where the dial fails, the caller's first use is awaited for up to
+/// [`FIRST_USE`]. `stream_of` shows the upstream in what the dial came to.
 pub async fn race<R, T, E, F>(
     client: &mut R,
     dial: impl Future<Output = Result<T, E>>,
@@ -71,6 +72,7 @@ where
     let mut prefix = BytesMut::new();
     let mut dial = pin!(dial);
     let mut dialled = None;
+    let mut patience = None;
     let first = {
         let mut first = pin!(judge(client, &mut prefix, limit));
         poll_fn(|cx| {
@@ -83,8 +85,11 @@ where
             match &mut dialled {
                 // The server speaks first.
                 Some(Ok(reached)) => stream_of(reached).poll_speaks(cx).map(|()| First::Opaque),
-                // There is nobody to speak to, whatever it would have been.
-                Some(Err(_)) => Poll::Ready(First::Opaque),
+                // There is nobody to speak to; but a caller that is about to speak HTTP is owed an answer, not a reset.
+                Some(Err(_)) => {
+                    let patience = patience.get_or_insert_with(|| Box::pin(sleep(FIRST_USE)));
+                    patience.as_mut().poll(cx).map(|()| First::Opaque)
+                }
                 None => Poll::Pending,
             }
         })

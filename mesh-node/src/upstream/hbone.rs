@@ -4,8 +4,10 @@
 //! certificate showed; connections are opened once for all who wait (their time-outs run together, not one after the other); a
 //! tunnel dies with its source pod, and when the snapshot no longer has its destination as it was.
 
+mod cork;
 mod open;
 
+pub use cork::cork;
 pub use open::{MAX_FRAME, unanswered};
 
 use std::{

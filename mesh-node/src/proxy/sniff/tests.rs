@@ -50,11 +50,24 @@ async fn a_client_that_speaks_http_first_is_http_even_in_pieces() {
     }
 }
 
-#[tokio::test]
-async fn a_refused_dial_is_known_before_the_client_speaks() {
+#[tokio::test(start_paused = true)]
+async fn after_a_refused_dial_a_silent_client_is_given_up_within_a_second() {
     let (_client, mut side) = duplex(64);
+    let begun = tokio::time::Instant::now();
     let dial = async { Err::<UpstreamStream, _>("refused") };
     assert!(matches!(race(&mut side, dial, itself, 512).await, Sniffed::Opaque(_, Err("refused"))));
+    assert!(begun.elapsed() <= FIRST_USE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_refused_dial_a_client_that_speaks_http_is_owed_an_answer() {
+    let (mut client, mut side) = duplex(64);
+    let dial = async { Err::<UpstreamStream, _>("refused") };
+    let (seen, ()) = tokio::join!(race(&mut side, dial, itself, 512), async {
+        tokio::time::sleep(FIRST_USE / 2).await;
+        client.write_all(b"GET /x HTTP/1.1\r\n").await.unwrap();
+    });
+    assert!(matches!(seen, Sniffed::Http(_, Some(Err("refused")))));
 }
 
 #[tokio::test(start_paused = true)]

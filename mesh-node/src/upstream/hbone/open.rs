@@ -2,9 +2,11 @@
 
 use std::{
     cell::Cell,
+    future::{Future, poll_fn},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -19,7 +21,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::Tunnel;
+use super::{
+    Tunnel,
+    cork::{Cork, Corked, cork},
+};
 use crate::{
     bpf::OwnKind,
     identity::verify_peer,
@@ -65,6 +70,7 @@ pub(super) async fn open(
         });
     }
 
+    let (cork, stream) = cork(stream);
     let handshake = h2::client::Builder::new()
         .initial_window_size(limits.h2_stream_window_bytes)
         .initial_connection_window_size(limits.h2_connection_window_bytes)
@@ -85,7 +91,7 @@ pub(super) async fn open(
     let (interval, patience) = (limits.ping_interval, limits.ping_timeout);
     let ended = closed.clone();
     let driver = spawn_local(async move {
-        drive(connection, to, interval, patience).await;
+        drive(connection, cork, to, interval, patience).await;
         ended.set(true);
     });
     Ok(Rc::new(Tunnel {
@@ -100,14 +106,21 @@ pub(super) async fn open(
 
 /// Runs the connection until it ends or a PING is not answered.
 async fn drive<T: AsyncRead + AsyncWrite + Unpin>(
-    mut connection: Connection<T, Bytes>,
+    mut connection: Connection<Corked<T>, Bytes>,
+    cork: Cork<T>,
     to: SocketAddr,
     interval: Duration,
     patience: Duration,
 ) {
     let pings = connection.ping_pong();
     tokio::select! {
-        ended = connection => if let Err(error) = ended {
+        ended = poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            match (ended, cork.poll_uncork(cx)) {
+                (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.to_string())),
+                (ended, _) => ended.map_err(|error| error.to_string()),
+            }
+        }) => if let Err(error) = ended {
             tracing::debug!(%to, %error, "a tunnel ended");
         },
         () = unanswered(pings, interval, patience) => tracing::info!(%to, "a tunnel is dead: PING was not answered"),
