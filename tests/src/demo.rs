@@ -91,6 +91,10 @@ fn told<T>(shop: Option<&Shop>, result: Result<T>) -> Result<T> {
         leave_to_the_signal();
         if let Some(shop) = shop {
             eprintln!("\nThe ends of the logs:\n{}", shop.world.logs(LOG_LINES));
+            match shop.world.keep_logs() {
+                Ok(folder) => eprintln!("All of the logs: {}", folder.display()),
+                Err(error) => eprintln!("The logs could not be kept: {error:#}"),
+            }
         }
     }
     result

@@ -225,6 +225,11 @@ impl World {
         .with_context(|| self.log(name))
     }
 
+    /// Copies all logs to where they outlive the world, and says where.
+    pub fn keep_logs(&self) -> Result<PathBuf> {
+        self.state.keep_logs()
+    }
+
     /// Everything that a log (`node-1`, `controller`, or a pod's name) says so far.
     pub fn log(&self, name: &str) -> String {
         let bytes = fs::read(self.state.log_file(name)).unwrap_or_default();
