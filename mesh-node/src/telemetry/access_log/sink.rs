@@ -9,6 +9,10 @@ use std::{
 
 use super::super::own::Counter;
 
+/// After writing all there was, lines gather for so long. Under load each line would otherwise wake this thread by itself, which
+/// costs the data path more than making the line.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// Where lines go.
 pub(crate) struct Sink {
     queue: SyncSender<Message>,
@@ -71,6 +75,7 @@ fn write_all(out: impl Write, waiting: &Receiver<Message>, failed: &Counter) {
             // Nothing more for now: what was written is shown before this thread sleeps.
             Err(TryRecvError::Empty) => {
                 count_failure(out.flush(), failed);
+                thread::sleep(GATHER);
                 waiting.recv().ok()
             }
         };
