@@ -15,6 +15,8 @@ pub struct Tally {
     pub failed: Vec<String>,
     /// What did not run, each with its reason.
     pub skipped: Vec<String>,
+    /// What passed only when it was run a second time, alone.
+    pub unstable: Vec<String>,
 }
 
 impl Tally {
@@ -48,6 +50,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.unstable.extend(other.unstable);
     }
 
     /// Whether nothing happened at all.
@@ -70,6 +73,9 @@ pub fn render(tallies: &[Tally]) -> String {
         );
         for name in &tally.failed {
             let _ = writeln!(out, "          failed:  {name}");
+        }
+        for why in &tally.unstable {
+            let _ = writeln!(out, "          UNSTABLE: {why}");
         }
         for why in &tally.skipped {
             let _ = writeln!(out, "          SKIPPED: {why}");
