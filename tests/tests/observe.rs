@@ -1,5 +1,7 @@
 //! What people and their tools see: metrics with all labels, the access log, readiness, and meshctl.
 
+use std::io::{BufRead, BufReader, Write};
+
 use anyhow::Result;
 use mesh_tests::World;
 
@@ -181,14 +183,14 @@ fn readiness_says_why_not() {
     });
 }
 
-/// For the next test: a world whose owner is killed.
-#[test]
-#[ignore = "started by the test below, in a process of its own"]
-fn a_world_that_waits_to_be_killed() {
+/// Set in a second process of the next test, which then plays the part of the killed one.
+const VICTIM: &str = "MESH_WORLD_VICTIM";
+
+fn be_the_victim() {
     World::new("victim").nodes(1).run(|world| -> Result<()> {
         world.pod("a").spawn()?;
         world.settle()?;
-        println!("victim is {}", world.name());
+        writeln!(std::io::stdout(), "victim is {}", world.name())?;
         loop {
             std::thread::park();
         }
@@ -197,11 +199,14 @@ fn a_world_that_waits_to_be_killed() {
 
 #[test]
 fn what_a_killed_run_left_is_removed_by_the_next() {
-    use std::io::{BufRead, BufReader};
+    if std::env::var_os(VICTIM).is_some() {
+        return be_the_victim();
+    }
     World::new("survivor").nodes(1).run(|survivor| {
         let myself = std::env::current_exe()?;
         let mut victim = std::process::Command::new(myself)
-            .args(["a_world_that_waits_to_be_killed", "--exact", "--ignored", "--nocapture"])
+            .args(["what_a_killed_run_left_is_removed_by_the_next", "--exact", "--nocapture"])
+            .env(VICTIM, "yes")
             .stdout(std::process::Stdio::piped())
             .spawn()?;
         let lines = victim.stdout.take().map(|stdout| BufReader::new(stdout).lines());
