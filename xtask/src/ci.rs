@@ -8,11 +8,13 @@ use anyhow::Result;
 
 use crate::repo::Repo;
 use crate::report::Tally;
-use crate::{generate, setup, step, test};
+use crate::{ebpf, generate, setup, step, test};
 
 /// Runs all of it, whatever fails on the way, and sums up.
 pub fn run(repo: &Repo) -> Result<ExitCode> {
     setup::run(repo)?;
+    // First: the node embeds it, and compiled without it the node would be compiled again.
+    ebpf::build(repo, &ebpf::Options::default())?;
     let mut tallies = vec![
         fmt(repo)?,
         clippy(repo)?,

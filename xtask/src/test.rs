@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::repo::Repo;
 use crate::report::{self, Tally};
-use crate::{apt, libtest, product, step, tidy};
+use crate::{apt, ebpf, libtest, product, setup, step, tidy};
 
 /// Which tests.
 #[derive(clap::Args, Default)]
@@ -32,7 +32,11 @@ struct Family {
 
 const FAMILIES: &[Family] = &[
     Family { name: "tidy", about: "rules of the house about our own files", run: |repo, _| tidy::run(repo) },
-    Family { name: "unit", about: "pure tests of every crate; no privilege, no network", run: unit },
+    Family {
+        name: "unit",
+        about: "tests of every crate, and of the hooks against this kernel (root)",
+        run: unit,
+    },
     Family { name: "world", about: "real eBPF and real binaries in network namespaces (root)", run: world },
 ];
 
@@ -106,6 +110,9 @@ impl<'a> Choice<'a> {
 }
 
 fn unit(repo: &Repo, filters: &[&str]) -> Result<Tally> {
+    // The kernel tests of the node load what it embeds.
+    setup::run(repo)?;
+    ebpf::build(repo, &ebpf::Options::default())?;
     let binaries = test_binaries(&metadata(repo)?, |package| package != WORLDS)?;
     let mut chosen = vec!["--lib", "--bins"];
     chosen.extend(binaries.iter().flat_map(|name| ["--test", name]));
