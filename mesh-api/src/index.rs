@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mesh_model::{identity::TrustDomain, name::NodeName};
+use mesh_model::{
+    identity::TrustDomain,
+    name::{Namespace, NodeName},
+};
 
 use crate::{
     admit,
@@ -35,6 +38,12 @@ pub struct Options {
     pub istio_labels: bool,
     /// What follows `svc.` in the full name of a service.
     pub cluster_domain: String,
+    /// Where the mesh itself runs: never enrolled. None where it runs outside of what it serves.
+    pub own_namespace: Option<Namespace>,
+    /// Whether a pod's annotation may name its network namespace: in a directory its owner writes it, on a cluster anybody could.
+    pub trusts_netns: bool,
+    /// The mesh is being uninstalled: nobody is wanted any more.
+    pub leaving: bool,
 }
 
 impl Default for Options {
@@ -43,6 +52,9 @@ impl Default for Options {
             trust_domain: TrustDomain::default(),
             istio_labels: true,
             cluster_domain: "cluster.local".to_owned(),
+            own_namespace: None,
+            trusts_netns: true,
+            leaving: false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Settings that hold for the whole mesh.
 
+use std::collections::BTreeSet;
+
 use crate::{identity::TrustDomain, name::Namespace, route::RetryPolicy};
 
 /// What happens to a destination the mesh does not know.
@@ -55,6 +57,20 @@ pub struct MeshSettings {
     pub default_retry: RetryPolicy,
     /// `accessLogFile` is set: requests and connections are logged.
     pub access_log: AccessLog,
+    /// Namespaces whose label enrols their pods: where a pod that nobody knows yet may not start uncaptured.
+    pub enrolled_namespaces: BTreeSet<Namespace>,
+    /// Namespaces that never are enrolled, whatever their labels say, beside our own (see [`MeshSettings::is_exempt`]).
+    pub excluded_namespaces: BTreeSet<Namespace>,
+    /// The mesh is being uninstalled: nodes let go of everything, and take their hooks and CNI entry off when they stop.
+    pub leaving: bool,
+}
+
+impl MeshSettings {
+    /// Whether pods of this namespace never are captured and never wait for us: `own` is the namespace in which the mesh itself
+    /// runs (it could not start otherwise). The one place where the controller, the agent and the CNI plugin ask.
+    pub fn is_exempt(&self, own: Option<&Namespace>, namespace: &Namespace) -> bool {
+        own == Some(namespace) || self.excluded_namespaces.contains(namespace)
+    }
 }
 
 /// The access log's encoding, or none.
@@ -79,6 +95,9 @@ impl Default for MeshSettings {
             same_node: SameNode::default(),
             default_retry: RetryPolicy::mesh_default(),
             access_log: AccessLog::default(),
+            enrolled_namespaces: BTreeSet::new(),
+            excluded_namespaces: [Namespace::new("kube-system")].into(),
+            leaving: false,
         }
     }
 }

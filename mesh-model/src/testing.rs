@@ -61,6 +61,7 @@ pub(crate) fn workload(uid: &str, address: &str) -> Workload {
         mtls: MtlsModes::default(),
         policies: Vec::new(),
         exclusions: Exclusions::default(),
+        probe_ports: Vec::new(),
         netns: None,
     }
 }

@@ -108,6 +108,8 @@ pub struct Workload {
     pub policies: Vec<ObjectKey>,
     /// What bypasses the proxy.
     pub exclusions: Exclusions,
+    /// Its own ports that the kubelet's probes and lifecycle hooks name: only these may be probed past the proxy.
+    pub probe_ports: Vec<u16>,
     /// The network namespace's path, in the directory source only.
     pub netns: Option<Arc<str>>,
 }

@@ -83,6 +83,9 @@ fn mesh_settings(mesh: &mesh::MeshSettings) -> v1::MeshSettings {
             mesh::AccessLog::Json => v1::AccessLog::Json,
         }
         .into(),
+        enrolled_namespaces: mesh.enrolled_namespaces.iter().map(ToString::to_string).collect(),
+        excluded_namespaces: mesh.excluded_namespaces.iter().map(ToString::to_string).collect(),
+        leaving: mesh.leaving,
     }
 }
 
@@ -150,6 +153,7 @@ fn workload(workload: &workload::Workload) -> v1::Workload {
             inbound_ports: ports(&workload.exclusions.inbound_ports),
         }),
         netns: workload.netns.as_ref().map(ToString::to_string),
+        probe_ports: ports(&workload.probe_ports),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::repo::Repo;
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask setup                     make a bare Debian machine able to do the rest (root)
-  cargo xtask build                     the whole product, into target/release
+  cargo xtask build                     the whole product
   cargo xtask demo                      show it
   cargo xtask ebpf --disassemble        the kernel side, and its instructions for review
   cargo xtask test --list               which families of tests there are
@@ -52,7 +52,7 @@ enum Verb {
     Setup,
     /// Build the kernel side into target/ebpf/mesh-ebpf.o
     Ebpf(ebpf::Options),
-    /// Build the kernel side and every binary into target/release
+    /// Build the kernel side and every binary
     Build,
     /// Run the tests and sum them up
     Test(test::Options),

@@ -16,16 +16,14 @@ pub fn build(repo: &Repo) -> Result<()> {
     // compile them once more.
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repo.root()).args(["build", "--release", "--workspace", "--bins"]);
-    step::quietly("every binary into target/release", &mut cargo)
+    step::quietly("every binary", &mut cargo)
 }
 
 /// Builds the product and becomes one of the binaries.
 pub fn build_and_become(repo: &Repo, binary: &str, arguments: &[String]) -> Result<()> {
     build(repo)?;
-    let error = Command::new(repo.binary(binary))
-        .args(arguments)
-        .env(BINARIES_VARIABLE, repo.path("target/release"))
-        .exec();
+    let error =
+        Command::new(repo.binary(binary)).args(arguments).env(BINARIES_VARIABLE, repo.binaries()).exec();
     Err(error).with_context(|| format!("cannot start {}", repo.binary(binary).display()))
 }
 

@@ -37,6 +37,12 @@ impl Repo {
 
     /// A binary of the product or of the tests, as `xtask build` leaves it.
     pub fn binary(&self, name: &str) -> PathBuf {
-        self.path("target/release").join(name)
+        self.binaries().join(name)
+    }
+
+    /// Where the binaries are. Everything is built for the host's own target, named: see `.cargo/config.toml`.
+    pub fn binaries(&self) -> PathBuf {
+        let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+        self.path(&format!("target/{}-unknown-linux-{libc}/release", std::env::consts::ARCH))
     }
 }

@@ -140,7 +140,7 @@ fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
     let chosen: Vec<&str> = binaries.iter().flat_map(|name| ["--test", name]).collect();
     let run = |filters: &[&str]| {
         let mut command = cargo_test(repo, &chosen, filters);
-        libtest::run("world", command.env(product::BINARIES_VARIABLE, repo.path("target/release")))
+        libtest::run("world", command.env(product::BINARIES_VARIABLE, repo.binaries()))
     };
     let mut tally = run(filters)?;
     if (1..=MOST_SECOND_TRIES).contains(&tally.failed.len()) {

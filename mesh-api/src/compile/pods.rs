@@ -84,6 +84,7 @@ impl Live<'_> {
             mtls: MtlsModes::default(),
             policies: Vec::new(),
             exclusions: pod::exclusions(pod, &mut self.fact.findings(&mut Vec::new())),
+            probe_ports: Vec::new(),
             netns: pod::annotation(pod, pod::NETNS_ANNOTATION).map(Arc::from),
         }
     }

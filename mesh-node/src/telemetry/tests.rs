@@ -45,6 +45,7 @@ pub(super) fn workload(pod: &str, name: &str, version: &str) -> Workload {
         policies: vec![],
         exclusions: Exclusions::default(),
         netns: None,
+        probe_ports: Vec::new(),
     }
 }
 

@@ -1,16 +1,16 @@
 //! Mesh settings and destination policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{
     identity::TrustDomain,
     mesh::{AccessLog, MeshSettings, OutboundPolicy, PathNormalization, SameNode},
-    name::SubsetName,
+    name::{Namespace, SubsetName},
     traffic::{Balancer, DestinationPolicy, PortPolicy, Subset, TrafficPolicy},
 };
 
 use super::{
-    error::{DecodeError, Located, required},
+    error::{DecodeError, Located, list, required},
     routes::retry,
     scalar::{by_port, destination_key, duration, known, labels, namespace, text, visibility},
 };
@@ -43,7 +43,14 @@ pub(super) fn mesh(wire: v1::MeshSettings) -> Result<MeshSettings, DecodeError> 
             v1::AccessLog::Text => AccessLog::Text,
             v1::AccessLog::Json => AccessLog::Json,
         },
+        enrolled_namespaces: namespaces("enrolled_namespaces", wire.enrolled_namespaces)?,
+        excluded_namespaces: namespaces("excluded_namespaces", wire.excluded_namespaces)?,
+        leaving: wire.leaving,
     })
+}
+
+fn namespaces(field: &'static str, wire: Vec<String>) -> Result<BTreeSet<Namespace>, DecodeError> {
+    Ok(list(field, wire, namespace)?.into_iter().collect())
 }
 
 pub(super) fn destination(wire: v1::DestinationPolicy) -> Result<DestinationPolicy, DecodeError> {

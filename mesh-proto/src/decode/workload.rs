@@ -34,6 +34,7 @@ pub(super) fn workload(wire: v1::Workload) -> Result<Workload, DecodeError> {
         mtls: modes(required("mtls", wire.mtls)?).at("mtls")?,
         policies: list("policies", wire.policies, object_key)?,
         exclusions: exclusions(required("exclusions", wire.exclusions)?).at("exclusions")?,
+        probe_ports: list("probe_ports", wire.probe_ports, port)?,
         netns: wire.netns.map(text).transpose().at("netns")?.map(Into::into),
     })
 }

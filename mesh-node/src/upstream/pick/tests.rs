@@ -36,6 +36,7 @@ fn candidates(count: u8) -> Vec<Candidate> {
                 policies: Vec::new(),
                 exclusions: Exclusions::default(),
                 netns: None,
+                probe_ports: Vec::new(),
             };
             Candidate { workload: Arc::new(workload), addr: UpstreamAddr::new(addr), tunnel: Tunnel::None }
         })

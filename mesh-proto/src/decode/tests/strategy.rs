@@ -20,7 +20,7 @@ use mesh_model::{
     workload::{EndpointOf, Enrolment, Exclusions, Telemetry, Tunnel, Workload},
 };
 use proptest::{
-    collection::{btree_map, vec},
+    collection::{btree_map, btree_set, vec},
     option,
     prelude::*,
     sample::select,
@@ -104,12 +104,14 @@ fn mesh() -> impl Strategy<Value = MeshSettings> {
         select(&[SameNode::Auto, SameNode::Trust, SameNode::Encrypt]),
         select(&[AccessLog::Off, AccessLog::Text, AccessLog::Json]),
     );
-    (name(), namespace(), enums, retry()).prop_map(
+    let namespaces = || btree_set(namespace(), 0..3);
+    (name(), namespace(), enums, retry(), (namespaces(), namespaces(), any::<bool>())).prop_map(
         |(
             domain,
             root_namespace,
             (outbound_policy, path_normalization, same_node, access_log),
             default_retry,
+            (enrolled_namespaces, excluded_namespaces, leaving),
         )| {
             MeshSettings {
                 trust_domain: TrustDomain::new(domain),
@@ -119,6 +121,9 @@ fn mesh() -> impl Strategy<Value = MeshSettings> {
                 same_node,
                 default_retry,
                 access_log,
+                enrolled_namespaces,
+                excluded_namespaces,
+                leaving,
             }
         },
     )
@@ -189,12 +194,12 @@ fn workload() -> impl Strategy<Value = Workload> {
         modes(),
         vec(object_key(), 0..3),
         exclusions(),
-        option::of(name()),
+        (option::of(name()), ports()),
     );
     (who, how).prop_map(
         |(
             (uid, name, namespace, identity, node, ips, labels, telemetry),
-            (tunnel, enrolment, endpoints, protocols, mtls, policies, exclusions, netns),
+            (tunnel, enrolment, endpoints, protocols, mtls, policies, exclusions, (netns, probe_ports)),
         )| Workload {
             uid: WorkloadUid::new(uid),
             name: name.into(),
@@ -212,6 +217,7 @@ fn workload() -> impl Strategy<Value = Workload> {
             policies,
             exclusions,
             netns: netns.map(Into::into),
+            probe_ports,
         },
     )
 }
