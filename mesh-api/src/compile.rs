@@ -20,7 +20,7 @@ mod pods;
 mod routes;
 mod services;
 
-use crate::{diagnostic::Diagnostic, index::Index};
+use crate::{diagnostic::Diagnostic, index::Index, object::ObjectRef, status::RouteStatus};
 
 /// How far the enrolment hand-shake has come; only the controller knows.
 ///
@@ -55,6 +55,9 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// What the labels want, for every workload in `resources`.
     pub enrolment: BTreeMap<WorkloadUid, EnrolmentDecision>,
+    /// What each route of the Gateway API is told. Each route that is read has an entry, perhaps an empty one: then what was told
+    /// earlier is to be taken back.
+    pub route_statuses: BTreeMap<ObjectRef, RouteStatus>,
 }
 
 /// Compiles everything. Deterministic: the same index and hand-shake give the same value.
@@ -102,5 +105,6 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         diagnostics: findings,
         enrolment: decisions,
+        route_statuses: BTreeMap::new(),
     }
 }

@@ -14,9 +14,11 @@ pub mod object;
 pub mod parse;
 mod read;
 pub mod schema;
+pub mod status;
 
 pub use compile::{Compiled, Enrolled, EnrolmentDecision, compile};
 pub use diagnostic::{Code, Diagnostic, Origin, Severity};
 pub use index::{Changed, Index, Options};
 pub use object::{Kind, Object, ObjectRef};
 pub use parse::{Parsed, parse, parse_value};
+pub use status::{ParentStatus, RouteStatus};

@@ -19,4 +19,5 @@ mod samples;
 mod schema;
 mod services;
 mod settings;
+mod status;
 mod world;
