@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     admin::{self, Health, Heartbeat},
     bpf::{self, Hooks, HooksConfig},
-    capture,
+    capture::{self, Announced},
     clock::Clock,
     config::{Arguments, Command, Config},
     conns::ConnectionView,
@@ -67,6 +67,8 @@ pub struct Rooms {
     pub phase: Phase,
     /// Where captured workloads are reported.
     pub reporter: Reporter,
+    /// Pods that the CNI plugin handed over.
+    pub announced: Announced,
 }
 
 /// The whole program: arguments of the process in, exit code out.
@@ -136,7 +138,9 @@ fn start(config: Config) -> anyhow::Result<Running> {
         config.limits.clone(),
     );
     let certificates = certificates(&config, &controller, &clock, &telemetry);
-    let rooms = Rooms { config: config.clone(), state, certificates, telemetry, hooks, phase, reporter };
+    let announced = Announced::default();
+    let rooms =
+        Rooms { config: config.clone(), state, certificates, telemetry, hooks, phase, reporter, announced };
     metrics::register(&rooms);
 
     let link = serve_health(&rooms)?;

@@ -4,10 +4,12 @@
 //! a snapshot that is not complete; a pod is entered into [`LocalPods`] after the kernel captures for it, and taken out before the
 //! kernel stops; an error of one pod is its status and its retry, never the end of the loop.
 
+pub mod announced;
 mod enrol;
 mod older;
 pub mod pod;
 mod reconcile;
 
+pub use announced::Announced;
 pub use pod::{LocalPod, LocalPods, Place};
 pub use reconcile::run;

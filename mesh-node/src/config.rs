@@ -6,7 +6,7 @@ mod quantity;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mesh_model::name::NodeName;
+use mesh_model::name::{Namespace, NodeName};
 
 pub use limits::Limits;
 
@@ -92,6 +92,22 @@ pub struct RunArguments {
     /// Names this agent among several on one kernel; the node's name if not given.
     #[arg(long, env = "TULLE_INSTANCE")]
     instance: Option<String>,
+    /// The namespace in which the mesh itself runs: its pods are never captured and never wait for us.
+    #[arg(long, env = "TULLE_OWN_NAMESPACE")]
+    own_namespace: Option<String>,
+    /// Where the container runtime reads its CNI configuration. If given, new pods are captured before anything runs in them: the
+    /// plugin `tulle-cni` is installed and chained last.
+    #[arg(long, env = "TULLE_CNI_CONF_DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// Where the container runtime looks for CNI plugins.
+    #[arg(long, env = "TULLE_CNI_BIN_DIR", default_value = "/opt/cni/bin")]
+    cni_bin_dir: PathBuf,
+    /// Where the socket for the CNI plugin is made; the same path on the host, where the plugin runs.
+    #[arg(long, env = "TULLE_RUN_DIR", default_value = "/run/tulle")]
+    run_dir: PathBuf,
+    /// What outlives the agent: which namespaces are enrolled; the same path on the host, where the plugin runs.
+    #[arg(long, env = "TULLE_STATE_DIR", default_value = "/var/lib/tulle")]
+    state_dir: PathBuf,
     /// Where bpffs is, or shall be mounted.
     #[arg(long, env = "TULLE_BPFFS", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
@@ -135,6 +151,10 @@ pub struct Config {
     pub inspect_addr: Option<SocketAddr>,
     /// The name in the pins' path.
     pub instance: String,
+    /// The namespace in which the mesh itself runs.
+    pub own_namespace: Option<Namespace>,
+    /// The CNI plugin's places; None: new pods are captured like running ones.
+    pub cni: Option<CniPaths>,
     /// Where bpffs is, or shall be mounted.
     pub bpffs: PathBuf,
     /// The root of cgroup v2; None: find it.
@@ -149,6 +169,19 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged.
     pub log: LogConfig,
+}
+
+/// What the CNI part reads and writes on its node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CniPaths {
+    /// The container runtime's CNI configuration.
+    pub conf_dir: PathBuf,
+    /// Its plugins.
+    pub bin_dir: PathBuf,
+    /// Our socket; the same path for the agent and for the plugin.
+    pub run_dir: PathBuf,
+    /// The file of enrolled namespaces; the same path for the agent and for the plugin.
+    pub state_dir: PathBuf,
 }
 
 /// The process log; the access log is the mesh's setting.
@@ -216,6 +249,8 @@ impl RunArguments {
                 .set(argument)
                 .map_err(|reason| ConfigError::Limit { argument: argument.clone(), reason })?;
         }
+        let (bin_dir, run_dir, state_dir) = (self.cni_bin_dir, self.run_dir, self.state_dir);
+        let cni = self.cni_conf_dir.map(|conf_dir| CniPaths { conf_dir, bin_dir, run_dir, state_dir });
         Ok(Config {
             node: NodeName::new(node),
             controller,
@@ -224,6 +259,8 @@ impl RunArguments {
             admin_addr: self.admin_addr,
             inspect_addr: self.inspect_addr,
             instance,
+            own_namespace: self.own_namespace.map(Namespace::new),
+            cni,
             bpffs: self.bpffs,
             cgroup: self.cgroup,
             workers: self.workers,

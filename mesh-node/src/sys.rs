@@ -9,6 +9,7 @@ mod link;
 mod mount;
 mod netlink;
 mod netns;
+mod packet;
 mod process;
 mod socket;
 
@@ -16,5 +17,6 @@ pub use diag::{TcpConnection, can_destroy, connections, count_established, destr
 pub use link::{Routes, VethPeer, bridge_master, device_of, forwards, local_addresses, routes};
 pub use mount::{cgroup2_root, is_bpffs, mount_bpffs};
 pub use netns::{Netns, NetnsId};
+pub use packet::{Packet, connect_packets, listen_packets, receive_packet, send_packet};
 pub use process::{monotonic_ns, process_start_time, raise_nofile};
 pub use socket::{DialOptions, PodListeners, dial_socket, pod_listeners};

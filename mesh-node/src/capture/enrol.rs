@@ -9,6 +9,7 @@ use std::{
 
 use mesh_model::{identity::Identity, name::WorkloadUid, workload::Workload};
 
+use super::announced::Given;
 use crate::{
     bpf::{CapturedPod, Exclusions, Hooks, KernelError, PodNet},
     sys::{self, Netns, NetnsId, PodListeners, pod_listeners},
@@ -23,10 +24,21 @@ pub struct Wanted {
     /// Who it is.
     pub identity: Identity,
     /// Where its network namespace is.
-    pub netns: Option<Arc<str>>,
+    pub home: Home,
     ips: Vec<IpAddr>,
     exclusions: Exclusions,
     fail_open: bool,
+}
+
+/// Where the network namespace of a pod is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Home {
+    /// The CNI plugin handed it over, before anything ran in it.
+    Given(Netns),
+    /// At this path: the directory source says so.
+    Path(Arc<str>),
+    /// Nobody says.
+    Unknown,
 }
 
 /// Why a pod is not captured.
@@ -72,13 +84,23 @@ pub struct Enrolled {
 }
 
 impl Wanted {
-    /// What the snapshot wants of this workload.
-    pub fn of(workload: &Workload, fail_open: bool) -> Self {
+    /// What the snapshot wants of this workload. What the CNI plugin said of its addresses counts until the controller knows them.
+    pub fn of(workload: &Workload, given: Option<Given>, fail_open: bool) -> Self {
+        let (netns, given_ips) = given.map_or((None, Vec::new()), |given| (Some(given.netns), given.ips));
+        let home = match (netns, &workload.netns) {
+            (Some(netns), _) => Home::Given(netns),
+            (None, Some(path)) => Home::Path(path.clone()),
+            (None, None) => Home::Unknown,
+        };
+        let is_same =
+            |ips: &[IpAddr]| ips.len() == given_ips.len() && ips.iter().all(|ip| given_ips.contains(ip));
+        let ips =
+            if workload.ips.is_empty() || is_same(&workload.ips) { given_ips } else { workload.ips.clone() };
         Self {
             uid: workload.uid.clone(),
             identity: workload.identity.clone(),
-            netns: workload.netns.clone(),
-            ips: workload.ips.clone(),
+            home,
+            ips,
             exclusions: Exclusions {
                 inbound_ports: workload.exclusions.inbound_ports.clone(),
                 outbound_ports: workload.exclusions.outbound_ports.clone(),
@@ -93,10 +115,30 @@ impl Wanted {
         ips.iter().any(|ip| self.ips.contains(ip))
     }
 
+    /// Its addresses, the primary one first.
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    /// Whether it is another pod than that one, captured in `netns`: another identity, or another network namespace.
+    pub fn replaces(&self, captured: &Self, netns: &Netns) -> bool {
+        let moved = match &self.home {
+            Home::Given(given) => given != netns,
+            Home::Path(_) => self.home != captured.home,
+            Home::Unknown => false,
+        };
+        moved || self.identity != captured.identity
+    }
+
     /// The namespace that is there now.
     pub fn open(&self) -> Result<Netns, EnrolError> {
-        let path = self.netns.clone().ok_or(EnrolError::NoNetns)?;
-        Netns::open(&*path).map_err(|error| EnrolError::Open { path, error })
+        match &self.home {
+            Home::Given(netns) => Ok(netns.clone()),
+            Home::Path(path) => {
+                Netns::open(&**path).map_err(|error| EnrolError::Open { path: path.clone(), error })
+            }
+            Home::Unknown => Err(EnrolError::NoNetns),
+        }
     }
 
     fn pod_net(&self, netns: Netns) -> PodNet {
@@ -149,10 +191,14 @@ fn is_on_bridge(netns: &Netns) -> bool {
     }
 }
 
-/// Whether the path still leads to the namespace that was opened there.
-pub fn is_still_there(path: &str, id: NetnsId) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(Path::new(path)).is_ok_and(|now| now.dev() == id.dev && now.ino() == id.ino)
+impl Home {
+    /// Whether the captured namespace is still the pod's: a path must still lead to it. One that the plugin gave is over when the
+    /// plugin says so.
+    pub fn is_still(&self, id: NetnsId) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Self::Path(path) = self else { return true };
+        std::fs::metadata(Path::new(&**path)).is_ok_and(|now| now.dev() == id.dev && now.ino() == id.ino)
+    }
 }
 
 /// Every listener with the door it is.

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LocalPod,
-    enrol::{self, EnrolError, Enrolled, Wanted},
+    announced::Outcome,
+    enrol::{self, EnrolError, Enrolled, Home, Wanted},
     older,
 };
 use crate::{app::Rooms, conns::Cut, phase::Stage, sys::PodListeners, worker::Listen, worker::Workers};
@@ -72,6 +73,7 @@ struct Reconciler {
 pub async fn run(rooms: Rooms, workers: Workers) {
     let mut changed = rooms.state.changed();
     let phase = rooms.phase.clone();
+    let announced = rooms.announced.clone();
     let mut reconciler = Reconciler {
         rooms,
         workers,
@@ -88,6 +90,7 @@ pub async fn run(rooms: Rooms, workers: Workers) {
         tokio::select! {
             () = phase.reached(Stage::Draining) => return,
             () = sleep(pause) => {}
+            () = announced.wakened() => {}
             seen = changed.changed() => if seen.is_err() { return },
         }
     }
@@ -103,20 +106,26 @@ impl Reconciler {
         let wanted: BTreeMap<WorkloadUid, Wanted> = snapshot
             .workloads()
             .filter(|workload| workload.node == *node && workload.enrolment == Enrolment::Yes)
-            .map(|workload| (workload.uid.clone(), Wanted::of(workload, fail_open)))
+            .map(|workload| {
+                let given = self.rooms.announced.find(&workload.uid);
+                (workload.uid.clone(), Wanted::of(workload, given, fail_open))
+            })
             .collect();
 
         let identities: BTreeSet<_> = wanted.values().map(|wanted| wanted.identity.clone()).collect();
         let draining = self.draining.iter().map(|draining| draining.captured.wanted.identity.clone());
         self.rooms.certificates.want(identities.into_iter().chain(draining).collect());
 
+        self.end_departed();
         self.end_gone(&snapshot, complete);
         if complete {
+            self.rooms.announced.forget_unknown(|uid| snapshot.workload(uid).is_some());
             self.release_unwanted(&wanted).await;
             self.forget_unwanted(&wanted);
         }
         self.end_drained();
         let awaiting = self.capture_wanted(&wanted).await;
+        self.answer_announced();
         self.look_at_older(&snapshot);
         if complete {
             self.settle();
@@ -126,12 +135,51 @@ impl Reconciler {
         if awaiting || !self.draining.is_empty() { LOOK_SOON } else { LOOK }
     }
 
+    /// Pods that the CNI plugin said are deleted: over at once.
+    fn end_departed(&mut self) {
+        for departure in self.rooms.announced.take_departures() {
+            let is_it = |captured: &Captured| {
+                captured.wanted.uid == departure.uid && captured.pod.netns().cookie() == departure.netns
+            };
+            let over: Vec<_> =
+                self.captured.extract_if(|_, captured| is_it(captured)).map(|(_, over)| over).collect();
+            if !over.is_empty() {
+                self.publish();
+            }
+            let drained =
+                self.draining.extract_if(.., |each| is_it(&each.captured)).map(|each| each.captured);
+            let over: Vec<_> = over.into_iter().chain(drained).collect();
+            for captured in over {
+                tracing::info!(pod = %departure.uid, "the pod is deleted");
+                if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
+                    tracing::warn!(pod = %departure.uid, %error, "the hooks of a deleted pod remain");
+                }
+                self.end(captured, &Cut::PodGone);
+            }
+            departure.done();
+        }
+    }
+
+    /// Tells the CNI server what became of the pods that it announced.
+    fn answer_announced(&self) {
+        self.rooms.announced.answer(|uid, netns| {
+            if self.captured.get(uid).is_some_and(|captured| captured.pod.netns() == netns) {
+                return Outcome::Captured;
+            }
+            match self.failed.get(uid) {
+                Some(failed) if failed.wanted.home == Home::Given(netns.clone()) => {
+                    Outcome::Failed { reason: failed.reason.clone(), is_final: failed.refused }
+                }
+                _ => Outcome::Pending,
+            }
+        });
+    }
+
     /// Pods whose namespace is gone, or that the mesh no longer knows: over at once.
     fn end_gone(&mut self, snapshot: &Snapshot, complete: bool) {
         let gone = |captured: &Captured| {
             let known = !complete || snapshot.workload(&captured.wanted.uid).is_some();
-            let path = captured.wanted.netns.as_deref().unwrap_or_default();
-            !known || !enrol::is_still_there(path, captured.pod.netns().id())
+            !known || !captured.wanted.home.is_still(captured.pod.netns().id())
         };
         let over: Vec<_> =
             self.captured.extract_if(|_, captured| gone(captured)).map(|(_, over)| over).collect();
@@ -228,7 +276,7 @@ impl Reconciler {
         for (uid, wanted) in all {
             if let Some(captured) = self.captured.get(uid) {
                 if captured.wanted != *wanted {
-                    self.change(uid, wanted);
+                    awaiting |= self.change(uid, wanted);
                 }
                 continue;
             }
@@ -281,8 +329,12 @@ impl Reconciler {
     }
 
     /// A running pod is captured only once its certificate is there, or its calls would fail for want of it. One that the kernel
-    /// captures already (a previous life did it) is refused all along: it is served at once.
+    /// captures already (a previous life did it) is refused all along: it is served at once. In one that the CNI plugin gave
+    /// nothing runs yet that could call.
     async fn await_certificate(&self, wanted: &Wanted) -> Result<(), Failure> {
+        if matches!(wanted.home, Home::Given(_)) {
+            return Ok(());
+        }
         if self.rooms.hooks.adopted().iter().any(|adopted| wanted.has_any_ip(&adopted.ips)) {
             return Ok(());
         }
@@ -292,10 +344,11 @@ impl Reconciler {
         }
     }
 
-    /// Other exclusions or addresses for a pod that is captured. Another namespace or identity is seen as a pod that is gone.
-    fn change(&mut self, uid: &WorkloadUid, wanted: &Wanted) {
-        let Some(captured) = self.captured.get_mut(uid) else { return };
-        if captured.wanted.identity != wanted.identity || captured.wanted.netns != wanted.netns {
+    /// Other exclusions or addresses for a pod that is captured. Another namespace or identity is seen as a pod that is gone, and
+    /// says so: the new one is to be captured soon.
+    fn change(&mut self, uid: &WorkloadUid, wanted: &Wanted) -> bool {
+        let Some(captured) = self.captured.get_mut(uid) else { return false };
+        if wanted.replaces(&captured.wanted, captured.pod.netns()) {
             if let Some(captured) = self.captured.remove(uid) {
                 self.publish();
                 if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
@@ -303,12 +356,17 @@ impl Reconciler {
                 }
                 self.end(captured, &Cut::PodGone);
             }
-            return;
+            return true;
+        }
+        let (before, after) = (captured.wanted.ips(), wanted.ips());
+        if before != after {
+            tracing::warn!(pod = %uid, ?before, ?after, "the pod's addresses are others than it was captured with");
         }
         match enrol::change(&self.rooms.hooks, wanted, captured.pod.netns().clone(), &captured.listeners) {
             Ok(_same_place) => captured.wanted = wanted.clone(),
             Err(error) => tracing::warn!(pod = %uid, %error, "the pod's exclusions cannot be changed"),
         }
+        false
     }
 
     fn note(&mut self, wanted: &Wanted, failure: Failure) {

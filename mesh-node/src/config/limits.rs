@@ -139,6 +139,18 @@ limits! {
     sign_backoff_first: Duration = milliseconds(500);
     /// Longest pause between requests for one certificate.
     sign_backoff_last: Duration = seconds(150);
+    /// How long a new pod waits for the controller to know it, before its namespace decides.
+    cni_unknown_wait: Duration = seconds(5);
+    /// How long a new enrolled pod waits for the kernel to capture it, before it is refused its start.
+    cni_capture_wait: Duration = seconds(10);
+    /// How long a new captured pod waits for its certificate; after that its first connection does.
+    cni_certificate_wait: Duration = seconds(2);
+    /// From a plugin's connection to its request.
+    cni_request_read: Duration = seconds(2);
+    /// Plugins that are served at once; more wait in the socket's queue.
+    cni_requests: usize = 64;
+    /// Between two looks at the CNI configuration where the kernel reports no change.
+    cni_look: Duration = seconds(10);
     /// Access log lines waiting to be written; more are dropped and counted.
     access_log_lines: usize = 16_384;
     /// Label sets of the standard metrics; beyond them requests are counted as `mesh_metric_series_refused_total` only.

@@ -86,6 +86,14 @@ impl Netns {
     }
 }
 
+impl PartialEq for Netns {
+    fn eq(&self, other: &Self) -> bool {
+        self.cookie == other.cookie
+    }
+}
+
+impl Eq for Netns {}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
