@@ -31,6 +31,7 @@ pub fn workload(uid: &str, node: &str) -> Workload {
         mtls: MtlsModes::default(),
         policies: vec![],
         exclusions: Exclusions::default(),
+        probe_ports: vec![],
         netns: Some(format!("/run/netns/{uid}").into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::ChildStdin;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::process::Process;
-use crate::world::Pod;
+use crate::seat::Seat;
 
 /// How long a client may take beyond what it was told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -112,15 +113,15 @@ impl Outcome {
 /// An HTTP call to be shaped.
 #[derive(Debug)]
 pub struct Call {
-    pod: Pod,
+    seat: Arc<dyn Seat>,
     arguments: Vec<String>,
     count: u32,
     timeout: f64,
 }
 
 impl Call {
-    pub(crate) fn new(pod: Pod, url: &str) -> Self {
-        Self { pod, arguments: vec!["get".to_owned(), url.to_owned()], count: 1, timeout: 10.0 }
+    pub(crate) fn new(seat: Arc<dyn Seat>, url: &str) -> Self {
+        Self { seat, arguments: vec!["get".to_owned(), url.to_owned()], count: 1, timeout: 10.0 }
     }
 
     /// A header.
@@ -198,7 +199,7 @@ impl Call {
         self.arguments.extend(["--count".to_owned(), self.count.to_string()]);
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let bound = Duration::from_secs_f64(self.timeout * f64::from(self.count)) + PATIENCE;
-        self.pod.client_lines(&arguments, bound)
+        self.seat.client_lines(&arguments, bound)
     }
 }
 
@@ -268,13 +269,13 @@ pub struct LoadReport {
 /// A load: shaped, then started.
 #[derive(Debug)]
 pub struct Load {
-    pod: Pod,
+    seat: Arc<dyn Seat>,
     arguments: Vec<String>,
 }
 
 impl Load {
-    pub(crate) fn new(pod: Pod, url: &str) -> Self {
-        Self { pod, arguments: vec!["load".to_owned(), url.to_owned()] }
+    pub(crate) fn new(seat: Arc<dyn Seat>, url: &str) -> Self {
+        Self { seat, arguments: vec!["load".to_owned(), url.to_owned()] }
     }
 
     /// Requests per second; as fast as it goes unless told.
@@ -313,14 +314,14 @@ impl Load {
     pub fn run(self, duration: Duration) -> Result<LoadReport> {
         let load = self.with("--duration", &duration.as_secs_f64().to_string());
         let arguments: Vec<&str> = load.arguments.iter().map(String::as_str).collect();
-        load.pod.client_once(&arguments, duration + PATIENCE)
+        load.seat.client_once(&arguments, duration + PATIENCE)
     }
 
     /// Starts it in the background; returns after the first requests were answered well.
     pub fn start(self) -> Result<RunningLoad> {
         let load = self.with("--progress", "0.1");
         let arguments: Vec<&str> = load.arguments.iter().map(String::as_str).collect();
-        let mut process = load.pod.client(&arguments)?;
+        let mut process = load.seat.client(&arguments)?;
         let lines = lines_of(&mut process)?;
         let running = RunningLoad { stdin: process.take_stdin(), lines, process };
         running.await_good(1)?;
@@ -403,8 +404,8 @@ pub struct HoldEnd {
 }
 
 impl Hold {
-    pub(crate) fn start(pod: &Pod, authority: &str) -> Result<Self> {
-        let mut process = pod.client(&["hold", authority])?;
+    pub(crate) fn start(seat: &dyn Seat, authority: &str) -> Result<Self> {
+        let mut process = seat.client(&["hold", authority])?;
         let lines = lines_of(&mut process)?;
         let line = lines.recv_timeout(PATIENCE).context("no first echo")?;
         if line != "open" {

@@ -21,6 +21,7 @@
 pub mod bench;
 mod call;
 mod check;
+pub mod cluster;
 pub mod demo;
 mod ending;
 mod metrics;
@@ -28,6 +29,7 @@ mod net;
 mod packets;
 mod process;
 mod repo;
+mod seat;
 mod stand_in;
 mod world;
 
@@ -38,6 +40,7 @@ pub use net::in_netns;
 pub use packets::{Capture, Packet};
 pub use process::Process;
 pub use repo::binary;
+pub use seat::Seat;
 pub use stand_in::NodeStandIn;
 pub use world::{
     Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer, traces,

@@ -1,10 +1,11 @@
-//! Names without DNS: a table from the environment, as a pod of a world has no resolver.
+//! Names without DNS: a table from the environment, as a pod of a world has no resolver. Where there is no table, as in a container of
+//! Kubernetes, the system's resolver is asked.
 //!
 //! `TULLE_HOSTS` is `name=ip[,ip…]` entries divided by blanks. An IP literal needs no entry.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 
 /// The variable that carries the table.
 pub const VARIABLE: &str = "TULLE_HOSTS";
@@ -23,14 +24,19 @@ pub enum Family {
 
 /// The table.
 #[derive(Clone, Debug, Default)]
-pub struct Hosts(Vec<(String, Vec<IpAddr>)>);
+pub struct Hosts {
+    table: Vec<(String, Vec<IpAddr>)>,
+    /// Names that are not in the table are for the system's resolver.
+    asks_system: bool,
+}
 
 impl Hosts {
     /// The table of the environment, after the entries of the command line, which win.
     pub fn load(more: &[String]) -> Result<Self> {
-        let table = std::env::var(VARIABLE).unwrap_or_default();
-        let entries = more.iter().map(String::as_str).chain(table.split_whitespace());
-        entries.map(parse).collect::<Result<_>>().map(Self)
+        let variable = std::env::var(VARIABLE).ok();
+        let entries =
+            more.iter().map(String::as_str).chain(variable.as_deref().unwrap_or_default().split_whitespace());
+        Ok(Self { table: entries.map(parse).collect::<Result<_>>()?, asks_system: variable.is_none() })
     }
 
     /// The addresses of `host:port`; IP literals (IPv6 in brackets) pass through.
@@ -41,7 +47,7 @@ impl Hosts {
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let addresses = match literal {
             Ok(address) => vec![address],
-            Err(_) => self.lookup(host).ok_or_else(|| anyhow!("`{host}` is not in {VARIABLE}"))?.to_vec(),
+            Err(_) => self.addresses(host)?,
         };
         let wanted = |address: &IpAddr| match family {
             Family::Any => true,
@@ -60,8 +66,20 @@ impl Hosts {
         format!("{host}:{}", told("PORT").unwrap_or_else(|| "9080".to_owned()))
     }
 
+    fn addresses(&self, host: &str) -> Result<Vec<IpAddr>> {
+        if let Some(addresses) = self.lookup(host) {
+            return Ok(addresses.to_vec());
+        }
+        if !self.asks_system {
+            bail!("`{host}` is not in {VARIABLE}");
+        }
+        // The port is of no interest to the resolver.
+        let found = (host, 0).to_socket_addrs().with_context(|| format!("`{host}` cannot be resolved"))?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+
     fn lookup(&self, host: &str) -> Option<&[IpAddr]> {
-        self.0
+        self.table
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case(host))
             .map(|(_, addresses)| addresses.as_slice())
@@ -80,7 +98,8 @@ mod tests {
 
     #[test]
     fn names_and_literals() {
-        let hosts = Hosts(vec![parse("b.shop=10.96.0.1,fd00::1").unwrap()]);
+        let table = vec![parse("b.shop=10.96.0.1,fd00::1").unwrap()];
+        let hosts = Hosts { table, asks_system: false };
         let all = hosts.resolve("B.shop:80", Family::Any).unwrap();
         assert_eq!(all, ["10.96.0.1:80".parse().unwrap(), "[fd00::1]:80".parse().unwrap()]);
         assert_eq!(hosts.resolve("b.shop:80", Family::V6).unwrap(), ["[fd00::1]:80".parse().unwrap()]);

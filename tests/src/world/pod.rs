@@ -16,10 +16,11 @@ use super::service::Host;
 use super::state::State;
 use super::topology::{self, Wiring};
 use super::{manifest, mesh};
-use crate::call::{Answer, Call, Hold, Load, Outcome, Talk};
+use crate::call::{Answer, Call, Hold, Load, Talk};
 use crate::net::{Netns, in_netns};
 use crate::process::{Plan, Process};
 use crate::repo;
+use crate::seat::Seat;
 
 /// How long an application may take to listen.
 const START: Duration = Duration::from_secs(10);
@@ -243,14 +244,14 @@ impl Pod {
 
     /// An HTTP call to be shaped further.
     pub fn call(&self, url: &str) -> Call {
-        Call::new(self.clone(), url)
+        Call::new(self.seat(), url)
     }
 
     /// One TCP connection that follows a script of steps (`mesh-app talk`).
     pub fn talk(&self, authority: &str, steps: &[&str]) -> Result<Talk> {
         let mut arguments = vec!["talk", authority];
         arguments.extend(steps);
-        self.client_once(&arguments, Duration::from_secs(60))
+        self.seat().client_once(&arguments, Duration::from_secs(60))
     }
 
     /// As `talk`, with options of the client before the script.
@@ -259,7 +260,7 @@ impl Pod {
         arguments.extend(options);
         arguments.push(authority);
         arguments.extend(steps);
-        self.client_once(&arguments, Duration::from_secs(60))
+        self.seat().client_once(&arguments, Duration::from_secs(60))
     }
 
     /// `bytes` of a known stream, fetched from the source port or sent to the sum port of `host`; fails unless whole.
@@ -269,7 +270,7 @@ impl Pod {
         if upload {
             arguments.push("--upload");
         }
-        let end: serde_json::Value = self.client_once(&arguments, Duration::from_secs(300))?;
+        let end: serde_json::Value = self.seat().client_once(&arguments, Duration::from_secs(300))?;
         if end["whole"] != true {
             bail!("the stream to {authority} is not whole: {end}");
         }
@@ -278,7 +279,7 @@ impl Pod {
 
     /// HTTP load in the background.
     pub fn load(&self, url: &str) -> Load {
-        Load::new(self.clone(), url)
+        Load::new(self.seat(), url)
     }
 
     /// A TCP connection kept busy in the background; returns when its first echo came back.
@@ -386,33 +387,8 @@ impl Pod {
         self.state.write_config(&manifest::file_of(&pod)?, &manifest::render(&[pod]))
     }
 
-    /// Starts the client of the application in this pod, with pipes.
-    pub fn client(&self, arguments: &[&str]) -> Result<Process> {
-        Process::start(&self.plan(arguments, true)?)?.recorded_in(&self.state.pids())
-    }
-
-    /// Runs the client and reads its one line of JSON.
-    pub fn client_once<T: serde::de::DeserializeOwned>(
-        &self,
-        arguments: &[&str],
-        deadline: Duration,
-    ) -> Result<T> {
-        let text = self
-            .client(arguments)?
-            .output(deadline)
-            .with_context(|| format!("{}: {arguments:?}", self.name))?;
-        serde_json::from_str(text.trim()).with_context(|| format!("{}: not an answer: {text}", self.name))
-    }
-
-    /// Runs the client and reads its lines of JSON.
-    pub fn client_lines(&self, arguments: &[&str], deadline: Duration) -> Result<Vec<Outcome>> {
-        let text = self
-            .client(arguments)?
-            .output(deadline)
-            .with_context(|| format!("{}: {arguments:?}", self.name))?;
-        text.lines()
-            .map(|line| Outcome::parse(line).with_context(|| format!("not an answer: {line}")))
-            .collect()
+    fn seat(&self) -> Arc<dyn Seat> {
+        Arc::new(self.clone())
     }
 
     /// Metrics of the agent of this pod's node.
@@ -456,5 +432,15 @@ impl Pod {
             log: self.state.log_file(&self.name),
             piped,
         })
+    }
+}
+
+impl Seat for Pod {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn client(&self, arguments: &[&str]) -> Result<Process> {
+        Process::start(&self.plan(arguments, true)?)?.recorded_in(&self.state.pids())
     }
 }
