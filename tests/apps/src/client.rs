@@ -1,7 +1,7 @@
 //! The client: how it connects, and how it names what went wrong.
 //!
 //! Invariant: a failed call is a result, not an error of the program; the exit code is 0 whenever the question could
-//! be asked at all.
+//! be asked at all, unless the caller wants it otherwise (`get --fail`).
 
 pub mod get;
 pub mod hold;

@@ -3,6 +3,7 @@
 //! Invariant: every listener is bound before `ready` is printed, so whoever waits for that line can call at once.
 
 mod echo;
+mod health;
 mod http1;
 mod shop;
 mod stream;
@@ -57,6 +58,9 @@ pub struct Options {
     /// source (answers `N\n` with N bytes), and one that closes at once; 0: none of them
     #[arg(long, env = "TCP_BASE", default_value_t = 9000)]
     tcp_base: u16,
+    /// Where `grpc.health.v1.Health/Check` says SERVING; 0: nowhere
+    #[arg(long, env = "HEALTH_PORT", default_value_t = 0)]
+    health_port: u16,
     /// The name of the pod
     #[arg(long, env = "POD_NAME", default_value = "")]
     pod: String,
@@ -126,6 +130,9 @@ pub async fn run(options: Options) -> Result<()> {
         for service in stream::Service::ALL {
             tokio::spawn(stream::serve(listen_everywhere(options.tcp_base + service as u16)?, service));
         }
+    }
+    if options.health_port != 0 {
+        tokio::spawn(health::serve(listen_everywhere(options.health_port)?));
     }
     println!("ready");
     std::future::pending().await

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
@@ -40,6 +40,9 @@ pub struct Options {
     /// All requests on one connection
     #[arg(short, long)]
     keep_alive: bool,
+    /// Ends with 1 unless every answer is 200 to 399
+    #[arg(long)]
+    fail: bool,
 }
 
 /// What came back.
@@ -75,6 +78,7 @@ pub async fn run(options: Options) -> Result<()> {
     let shape = Shape::of(&options)?;
     let addresses = options.target.addresses(&shape.authority)?;
     let mut kept = None;
+    let mut all_good = true;
     for _ in 0..options.count {
         let begun = Instant::now();
         let line = match call(&options.target, &shape, &addresses, &mut kept, begun).await {
@@ -84,8 +88,10 @@ pub async fn run(options: Options) -> Result<()> {
         if !options.keep_alive {
             kept = None;
         }
+        all_good &= matches!(&line, Line::Answer(answer) if (200..400).contains(&answer.status));
         print(&line)?;
     }
+    ensure!(all_good || !options.fail, "not every call was answered well");
     Ok(())
 }
 
