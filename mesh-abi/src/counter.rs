@@ -43,11 +43,13 @@ pub enum Counter {
     DeviceRefused = 16,
     /// Kubelet probes admitted.
     ProbeAdmitted = 17,
+    /// Connections of the kubelet to a port that no probe names: captured like anybody's.
+    ProbeUnnamed = 18,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 18;
+    pub const COUNT: u32 = 19;
 
     /// Every counter with the name under which user space shows it.
     pub const ALL: [(Counter, &'static str); Self::COUNT as usize] = [
@@ -69,5 +71,6 @@ impl Counter {
         (Counter::SourceNotBound, "source_not_bound"),
         (Counter::DeviceRefused, "device_refused"),
         (Counter::ProbeAdmitted, "probe_admitted"),
+        (Counter::ProbeUnnamed, "probe_unnamed"),
     ];
 }

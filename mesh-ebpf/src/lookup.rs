@@ -32,9 +32,9 @@ pub fn on_lookup(ctx: &SkLookupContext) -> u32 {
         }
         Accept::Pass(_) => PASS,
         Accept::Assign { index, fail_open } => {
-            if maps::vouch(&arrival.tuple).is_some_and(|vouch| vouch.kind == own::VOUCH) {
-                // Somebody vouched for this tuple, but for another pod or too long ago.
-                count(Counter::VouchRefused);
+            if let Some(vouch) = maps::vouch(&arrival.tuple) {
+                // Somebody vouched for this tuple, but for another pod or too long ago; or the kubelet calls what no probe names.
+                count(if vouch.kind == own::VOUCH { Counter::VouchRefused } else { Counter::ProbeUnnamed });
             }
             assign(ctx, index, fail_open)
         }

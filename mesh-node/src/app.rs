@@ -87,6 +87,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Some(Command::Check(check)) => command::check(&check),
+        Some(Command::MountBpffs(mount)) => command::mount_bpffs(&mount),
         Some(Command::Detach(detach)) => command::detach(&detach),
         Some(Command::Run(run)) => run.into_config().map_err(Into::into).and_then(run_node),
         None => arguments.run.into_config().map_err(Into::into).and_then(run_node),
@@ -118,6 +119,9 @@ fn run_node(config: Config) -> anyhow::Result<ExitCode> {
 fn start(config: Config) -> anyhow::Result<Running> {
     let config = Arc::new(config);
     let files = sys::raise_nofile().context("raising the limit of open files")?;
+    if let Err(error) = sys::open_sysctls() {
+        tracing::warn!(%error, "/proc/sys is read-only and stays so: pods cannot be captured");
+    }
     let hooks = open_hooks(&config)?;
     let control = Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -159,6 +163,7 @@ fn start(config: Config) -> anyhow::Result<Running> {
     let telemetry = rooms.telemetry.clone();
     let (follower, followed) = (telemetry.clone(), rooms.state.clone());
     control.spawn(async move { follower.follow(&followed).await });
+    control.spawn(capture::follow_kubelet(rooms.clone()));
     control.spawn(capture::run(rooms.clone(), workers));
     spawn_feed(&control, &rooms, writer, controller, inspect_address, link);
 

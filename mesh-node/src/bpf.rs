@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::sys::Netns;
+use crate::sys::{self, Cgroup2, Netns};
 
 pub use detach::{Detached, detach_all};
 pub use enroll::{Adopted, CapturedPod};
@@ -46,7 +46,7 @@ pub struct HooksConfig {
     pub instance: String,
     /// Where bpffs is, or shall be mounted.
     pub bpffs: PathBuf,
-    /// Root of cgroup v2; `None` = find it in the mount table.
+    /// The cgroup whose pods are captured; `None` = the root of cgroup v2, to be found.
     pub cgroup: Option<PathBuf>,
     /// Bounds of the maps. Other sizes than those of the pins make new maps, as a new ABI does.
     pub sizes: MapSizes,
@@ -60,6 +60,21 @@ impl HooksConfig {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             cgroup: None,
             sizes: MapSizes::default(),
+        }
+    }
+
+    /// The cgroup of all pods: the one that was named, else the root.
+    pub fn cgroup_root(&self) -> Result<PathBuf, KernelError> {
+        if let Some(path) = &self.cgroup {
+            return match std::fs::metadata(path.join("cgroup.controllers")) {
+                Ok(_) => Ok(path.clone()),
+                Err(error) => Err(KernelError::NotCgroup { path: path.clone(), error }),
+            };
+        }
+        match sys::cgroup2() {
+            Cgroup2::Root(root) => Ok(root),
+            Cgroup2::Parts(parts) if parts.is_empty() => Err(KernelError::NoCgroup),
+            Cgroup2::Parts(parts) => Err(KernelError::PartOfCgroup { parts }),
         }
     }
 }
@@ -100,6 +115,8 @@ pub struct PodNet {
     pub ip6: Option<Ipv6Addr>,
     /// What is not captured.
     pub exclusions: Exclusions,
+    /// Ports of the pod to which probes and lifecycle hooks of the kubelet go directly. All others stay captured, also for it.
+    pub probed_ports: Vec<u16>,
     /// An explicit choice: without a live agent, traffic goes on in plaintext instead of being refused.
     pub fail_open: bool,
 }

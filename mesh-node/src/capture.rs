@@ -5,11 +5,15 @@
 //! kernel stops; an error of one pod is its status and its retry, never the end of the loop.
 
 pub mod announced;
+mod captured;
 mod enrol;
+mod kubelet;
+mod locate;
 mod older;
 pub mod pod;
 mod reconcile;
 
 pub use announced::Announced;
+pub use kubelet::{KubeletConfig, follow as follow_kubelet};
 pub use pod::{LocalPod, LocalPods, Place};
 pub use reconcile::run;

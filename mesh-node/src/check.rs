@@ -86,16 +86,13 @@ pub fn run(config: &HooksConfig) -> Report {
     let mut report = Report::default();
     let root = nix::unistd::geteuid().is_root();
     report.judge("root", root, "running as root", "run as root: programs are loaded for the try");
+    capabilities(&mut report);
     kernel(&mut report);
     bpffs(&mut report, &config.bpffs);
-    let cgroup = config.cgroup.clone().or_else(sys::cgroup2_root);
+    let cgroup = config.cgroup_root();
     match &cgroup {
-        Some(path) => report.add("cgroup v2", Verdict::Good, path.display().to_string()),
-        None => report.add(
-            "cgroup v2",
-            Verdict::Bad,
-            "not mounted: `mount -t cgroup2 none /sys/fs/cgroup/unified`",
-        ),
+        Ok(path) => report.add("cgroup v2", Verdict::Good, path.display().to_string()),
+        Err(error) => report.add("cgroup v2", Verdict::Bad, error.to_string()),
     }
     hooks(&mut report);
     match sys::Netns::current() {
@@ -112,10 +109,40 @@ pub fn run(config: &HooksConfig) -> Report {
             "no CONFIG_INET_DIAG_DESTROY: connections older than a policy cannot be ended, only counted",
         ),
     }
-    if let Some(cgroup) = &cgroup {
+    processes(&mut report);
+    if let Ok(cgroup) = &cgroup {
         foreign(&mut report, cgroup);
     }
     report
+}
+
+/// One line for each that is missing, so that a manifest can be mended by name.
+fn capabilities(report: &mut Report) {
+    match sys::missing_capabilities() {
+        Ok(missing) if missing.is_empty() => {
+            report.add("capabilities", Verdict::Good, "SYS_ADMIN, NET_ADMIN and SYS_PTRACE are held");
+        }
+        Ok(missing) => {
+            for capability in missing {
+                report.add(format!("capability {}", capability.name), Verdict::Bad, capability.purpose);
+            }
+        }
+        Err(error) => report.add("capabilities", Verdict::Warning, format!("cannot be read: {error}")),
+    }
+}
+
+/// Running pods and the kubelet are found among the node's processes.
+fn processes(report: &mut Report) {
+    if sys::sees_every_process() {
+        report.add("processes", Verdict::Good, "those of the whole machine are seen");
+    } else {
+        report.add(
+            "processes",
+            Verdict::Warning,
+            "not in the machine's initial pid namespace: without hostPID running pods are not found, and the kubelet's probes of \
+             strict pods do not pass",
+        );
+    }
 }
 
 fn kernel(report: &mut Report) {

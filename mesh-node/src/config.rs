@@ -8,6 +8,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_model::name::{Namespace, NodeName};
 
+use crate::capture::KubeletConfig;
+
 pub use limits::Limits;
 
 /// The per-node agent and proxy of Tulle.
@@ -29,6 +31,8 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Say whether this machine can run the agent, hook by hook.
     Check(CheckArguments),
+    /// Mount bpffs where it is not yet, for all to see. For an init container, where the node's own start did not do it.
+    MountBpffs(MountBpffsArguments),
     /// Take the hooks of agents off the kernel: traffic is plaintext again. Needs no controller.
     Detach(DetachArguments),
 }
@@ -50,6 +54,17 @@ pub struct CheckArguments {
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
     /// Where bpffs is, or shall be mounted.
+    #[arg(long, env = "TULLE_BPFFS", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// The cgroup of all pods; the root of cgroup v2 if not given.
+    #[arg(long, env = "TULLE_CGROUP")]
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Arguments of `mount-bpffs`.
+#[derive(Args, Debug)]
+pub struct MountBpffsArguments {
+    /// Where bpffs shall be mounted.
     #[arg(long, env = "TULLE_BPFFS", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
 }
@@ -111,9 +126,15 @@ pub struct RunArguments {
     /// Where bpffs is, or shall be mounted.
     #[arg(long, env = "TULLE_BPFFS", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
-    /// The root of cgroup v2; found in the mount table if not given.
+    /// The cgroup of all pods; the root of cgroup v2 if not given. (A node that is itself a container has only a part of it.)
     #[arg(long, env = "TULLE_CGROUP")]
     cgroup: Option<PathBuf>,
+    /// What the kubelet's process is called; with commas, several (`k3s-server,k3s-agent`).
+    #[arg(long, env = "TULLE_KUBELET_NAME", value_delimiter = ',', default_value = "kubelet")]
+    kubelet_name: Vec<String>,
+    /// The port of the kubelet's API: whoever listens on it, and is the kubelet otherwise too, may probe strict pods. 0: nobody.
+    #[arg(long, env = "TULLE_KUBELET_PORT", default_value_t = 10250)]
+    kubelet_port: u16,
     /// Worker threads; one per core if not given.
     #[arg(long, env = "TULLE_WORKERS")]
     workers: Option<usize>,
@@ -157,8 +178,10 @@ pub struct Config {
     pub cni: Option<CniPaths>,
     /// Where bpffs is, or shall be mounted.
     pub bpffs: PathBuf,
-    /// The root of cgroup v2; None: find it.
+    /// The cgroup of all pods; None: the root of cgroup v2.
     pub cgroup: Option<PathBuf>,
+    /// How the kubelet is recognised.
+    pub kubelet: KubeletConfig,
     /// Worker threads; None: one per core.
     pub workers: Option<usize>,
     /// Plaintext instead of refusal while no agent runs.
@@ -263,6 +286,7 @@ impl RunArguments {
             cni,
             bpffs: self.bpffs,
             cgroup: self.cgroup,
+            kubelet: KubeletConfig { names: self.kubelet_name, port: self.kubelet_port },
             workers: self.workers,
             fail_open: self.fail_open,
             detach_on_exit: self.detach_on_exit,

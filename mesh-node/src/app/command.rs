@@ -1,14 +1,17 @@
-//! `mesh-node check` and `mesh-node detach`: what works without a controller and without a running agent.
+//! `mesh-node check`, `detach` and `mount-bpffs`: what works without a controller and without a running agent.
 
 use std::{
     io::{self, Write},
     process::ExitCode,
 };
 
+use anyhow::Context;
+
 use crate::{
     bpf::{self, HooksConfig},
     check::{self, Verdict},
-    config::{CheckArguments, DetachArguments, Output},
+    config::{CheckArguments, DetachArguments, MountBpffsArguments, Output},
+    sys,
 };
 
 /// Findings at which a node cannot work.
@@ -16,7 +19,11 @@ const FINDINGS: u8 = 79;
 
 /// Prints what this machine has and lacks.
 pub(super) fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
-    let config = HooksConfig { bpffs: arguments.bpffs.clone(), ..HooksConfig::new("check") };
+    let config = HooksConfig {
+        bpffs: arguments.bpffs.clone(),
+        cgroup: arguments.cgroup.clone(),
+        ..HooksConfig::new("check")
+    };
     let report = check::run(&config);
     let mut out = io::stdout().lock();
     match arguments.output {
@@ -33,6 +40,14 @@ pub(super) fn check(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) })
+}
+
+/// Mounts bpffs, so that pins outlive the container that makes them.
+pub(super) fn mount_bpffs(arguments: &MountBpffsArguments) -> anyhow::Result<ExitCode> {
+    let path = &arguments.bpffs;
+    sys::mount_bpffs(path).with_context(|| format!("mounting bpffs at {}", path.display()))?;
+    writeln!(io::stdout(), "bpffs is mounted at {}", path.display())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Takes hooks off the kernel.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
-use mesh_abi::{PodEntry, PodTraffic, flag, kind, map, port, program};
+use mesh_abi::{PodEntry, PodTraffic, kind, map, program};
 
 use super::entry::{accept_netns, entry, restore_time_wait};
 use super::exclude::Excluded;
@@ -102,8 +102,7 @@ impl Hooks {
         let cookie = pod.netns.cookie();
         let mut entry = entry(pod, listeners, slot, before)?;
         let excluded = Excluded::of(pod, further);
-        // Whether there are probed ports is not this function's to know: the flag, once set, stays.
-        entry.flags |= excluded.flags() | before.map_or(0, |before| before.flags & flag::PORTS);
+        entry.flags |= excluded.flags();
         self.put_exclusions(&excluded)?;
         if before.is_none() {
             let zero = PodTraffic::default();
@@ -116,11 +115,7 @@ impl Hooks {
             Vec::new()
         });
         self.maps.pods.set(&cookie, &entry).map_err(full_or_failed(map::PODS, self.sizes.pods))?;
-        self.remove_exclusions(
-            cookie,
-            |key| key.what == port::PROBED || excluded.ports.contains(key),
-            &excluded.cidrs,
-        );
+        self.remove_exclusions(cookie, &excluded.ports, &excluded.cidrs);
         Ok(older.into_iter().filter(|each| !each.is_loopback()).map(|each| each.cookie).collect())
     }
 
@@ -184,7 +179,7 @@ impl Hooks {
                 self.maps.sockets.remove(&(slot * kind::COUNT + which)).map_err(map_failed(map::SOCKETS))?;
             }
         }
-        self.remove_exclusions(cookie, |_| false, &HashSet::new());
+        self.remove_exclusions(cookie, &HashSet::new(), &HashSet::new());
         if netns.is_none() {
             self.remove_traces(cookie);
         }

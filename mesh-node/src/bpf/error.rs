@@ -49,6 +49,24 @@ pub enum KernelError {
     /// cgroup v2 is not mounted.
     #[error("no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")]
     NoCgroup,
+    /// Only parts of cgroup v2 are mounted.
+    #[error(
+        "only parts of cgroup v2 are mounted ({}), where hooks would miss pods: give the container the node's /sys/fs/cgroup \
+         (hostPath, at a place of its own), or name the cgroup of all pods with --cgroup",
+        shown(parts)
+    )]
+    PartOfCgroup {
+        /// Where.
+        parts: Vec<PathBuf>,
+    },
+    /// The cgroup that was named is none.
+    #[error("{path} is not a cgroup v2 folder: {error}")]
+    NotCgroup {
+        /// As named.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// bpffs is not mounted and cannot be.
     #[error("bpffs cannot be mounted at {path}: {error}")]
     Bpffs {
@@ -99,6 +117,10 @@ pub enum KernelError {
         /// What the kernel said.
         error: io::Error,
     },
+}
+
+fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 impl KernelError {

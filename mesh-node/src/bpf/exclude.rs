@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use mesh_abi::{CidrKey, PortKey, flag, map, port};
 
 use super::enroll::{full_or_failed, map_failed};
-use super::{CapturedPod, Hooks, KernelError, PodNet};
-use crate::sys;
+use super::{Hooks, KernelError, PodNet};
+use crate::sys::Process;
 
 /// Bound of `PROBERS`: a node has one kubelet.
 const PROBERS: u32 = 16;
@@ -29,6 +29,7 @@ impl Excluded {
         let port = |what| move |port: &u16| PortKey { cookie, port: *port, what, reserved: 0 };
         let inbound = pod.exclusions.inbound_ports.iter().map(port(port::INBOUND));
         let outbound = pod.exclusions.outbound_ports.iter().map(port(port::OUTBOUND));
+        let probed = pod.probed_ports.iter().map(port(port::PROBED));
         let asked = pod.exclusions.outbound_cidrs.iter().map(|net| (net.network(), net.prefix_len()));
         let own = further.iter().map(|ip| (*ip, if ip.is_ipv4() { 32 } else { 128 }));
         let cidr = |(ip, prefix): (IpAddr, u8)| CidrKey {
@@ -36,7 +37,10 @@ impl Excluded {
             cookie: cookie.to_ne_bytes(),
             addr: ip.into(),
         };
-        Excluded { ports: inbound.chain(outbound).collect(), cidrs: asked.chain(own).map(cidr).collect() }
+        Excluded {
+            ports: inbound.chain(outbound).chain(probed).collect(),
+            cidrs: asked.chain(own).map(cidr).collect(),
+        }
     }
 
     /// Which maps are worth a look.
@@ -48,29 +52,19 @@ impl Excluded {
 
 impl Hooks {
     pub(super) fn put_exclusions(&self, excluded: &Excluded) -> Result<(), KernelError> {
-        self.put_ports(&excluded.ports)?;
+        for key in &excluded.ports {
+            self.maps.ports.set(key, &1).map_err(full_or_failed(map::PORTS, self.sizes.ports))?;
+        }
         for key in &excluded.cidrs {
             self.maps.cidrs.set(key, &1).map_err(full_or_failed(map::CIDRS, self.sizes.cidrs))?;
         }
         Ok(())
     }
 
-    fn put_ports(&self, ports: &HashSet<PortKey>) -> Result<(), KernelError> {
-        for key in ports {
-            self.maps.ports.set(key, &1).map_err(full_or_failed(map::PORTS, self.sizes.ports))?;
-        }
-        Ok(())
-    }
-
     /// Removes the exclusions of a pod that are not to be kept.
-    pub(super) fn remove_exclusions(
-        &self,
-        cookie: u64,
-        keep: impl Fn(&PortKey) -> bool,
-        cidrs: &HashSet<CidrKey>,
-    ) {
+    pub(super) fn remove_exclusions(&self, cookie: u64, ports: &HashSet<PortKey>, cidrs: &HashSet<CidrKey>) {
         for key in self.maps.ports.keys().unwrap_or_default() {
-            if key.cookie == cookie && !keep(&key) {
+            if key.cookie == cookie && !ports.contains(&key) {
                 let _ = self.maps.ports.remove(&key);
             }
         }
@@ -83,36 +77,13 @@ impl Hooks {
 
     /// Names the processes (the kubelet) whose connections, made outside any pod, are probes. They are known by pid and
     /// start time: `sweep` drops one that ended, so that its pid means nothing to whoever gets it next.
-    pub fn set_probers(&self, pids: &[u32]) -> Result<(), KernelError> {
-        for pid in pids {
-            let Ok(started) = sys::process_start_time(*pid) else { continue };
-            self.maps.probers.set(pid, &started).map_err(full_or_failed(map::PROBERS, PROBERS))?;
+    pub fn set_probers(&self, processes: &[Process]) -> Result<(), KernelError> {
+        for Process { pid, started } in processes {
+            self.maps.probers.set(pid, started).map_err(full_or_failed(map::PROBERS, PROBERS))?;
         }
         for pid in self.maps.probers.keys().map_err(map_failed(map::PROBERS))? {
-            if !pids.contains(&pid) {
+            if !processes.iter().any(|process| process.pid == pid) {
                 self.maps.probers.remove(&pid).map_err(map_failed(map::PROBERS))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Names the ports of a pod to which probes (and lifecycle hooks) of the kubelet may go directly. All others stay
-    /// captured, also for the kubelet.
-    pub fn set_probed_ports(&self, pod: &CapturedPod, ports: &[u16]) -> Result<(), KernelError> {
-        let cookie = pod.cookie();
-        let key = |port: &u16| PortKey { cookie, port: *port, what: port::PROBED, reserved: 0 };
-        let wanted: HashSet<PortKey> = ports.iter().map(key).collect();
-        self.put_ports(&wanted)?;
-        if let Some(mut entry) = self.maps.pods.get(&cookie).map_err(map_failed(map::PODS))?
-            && entry.flags & flag::PORTS == 0
-            && !wanted.is_empty()
-        {
-            entry.flags |= flag::PORTS;
-            self.maps.pods.set(&cookie, &entry).map_err(full_or_failed(map::PODS, self.sizes.pods))?;
-        }
-        for key in self.maps.ports.keys().map_err(map_failed(map::PORTS))? {
-            if key.cookie == cookie && key.what == port::PROBED && !wanted.contains(&key) {
-                self.maps.ports.remove(&key).map_err(map_failed(map::PORTS))?;
             }
         }
         Ok(())
@@ -122,7 +93,7 @@ impl Hooks {
     pub(super) fn sweep_probers(&self) {
         for pid in self.maps.probers.keys().unwrap_or_default() {
             let named = self.maps.probers.get(&pid).ok().flatten();
-            if sys::process_start_time(pid).ok() != named {
+            if !named.is_some_and(|started| Process { pid, started }.is_alive()) {
                 let _ = self.maps.probers.remove(&pid);
             }
         }

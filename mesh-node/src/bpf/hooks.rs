@@ -204,8 +204,8 @@ fn attach(
     missing: &[(&'static str, &'static str)],
     loader: &mut Loader,
 ) -> Result<(), KernelError> {
-    let root = config.cgroup.clone().or_else(sys::cgroup2_root).ok_or(KernelError::NoCgroup)?;
-    let cgroup = File::open(&root).map_err(|_| KernelError::NoCgroup)?;
+    let root = config.cgroup_root()?;
+    let cgroup = File::open(&root).map_err(|error| KernelError::NotCgroup { path: root.clone(), error })?;
     let mut ebpf = loader.load(0)?;
     for (name, section) in missing {
         let pin = pins.link(name);

@@ -9,10 +9,10 @@ use std::{
 
 use mesh_model::{identity::Identity, name::WorkloadUid, workload::Workload};
 
-use super::announced::Given;
+use super::{announced::Given, locate};
 use crate::{
     bpf::{CapturedPod, Exclusions, Hooks, KernelError, PodNet},
-    sys::{self, Netns, NetnsId, PodListeners, pod_listeners},
+    sys::{self, Netns, NetnsId, PodListeners, Process, pod_listeners},
     worker::Door,
 };
 
@@ -27,6 +27,7 @@ pub struct Wanted {
     pub home: Home,
     ips: Vec<IpAddr>,
     exclusions: Exclusions,
+    probed_ports: Vec<u16>,
     fail_open: bool,
 }
 
@@ -37,16 +38,25 @@ pub enum Home {
     Given(Netns),
     /// At this path: the directory source says so.
     Path(Arc<str>),
-    /// Nobody says.
+    /// Nobody says: its processes lead there.
     Unknown,
 }
 
 /// Why a pod is not captured.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// The source of the configuration does not say where it is.
-    #[error("its network namespace is not known (annotation tulle.dev/netns)")]
-    NoNetns,
+    /// It has no address yet.
+    #[error("it awaits its network")]
+    NoAddress,
+    /// It runs nothing, as far as can be seen.
+    #[error("no process of it is found on this node (does the agent run with hostPID?)")]
+    NoProcess,
+    /// What it runs is elsewhere.
+    #[error("none of its {processes} processes is in a network namespace that holds one of its addresses")]
+    NoNetns {
+        /// How many it has.
+        processes: usize,
+    },
     /// The namespace is not there (yet, or any more).
     #[error("its network namespace {path} cannot be opened: {error}")]
     Open {
@@ -64,6 +74,11 @@ pub enum EnrolError {
 }
 
 impl EnrolError {
+    /// The way of things while a pod starts or ends: nobody needs to be warned.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NoAddress | Self::NoProcess)
+    }
+
     /// Refused for good, until the pod itself changes: a condition on the object rather than a failure.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Kernel(KernelError::Forwards { .. } | KernelError::WrongNetns { .. }))
@@ -81,6 +96,8 @@ pub struct Enrolled {
     pub on_bridge: bool,
     /// Cookies of connections that are older than the enrolment.
     pub older: Vec<u64>,
+    /// The process whose namespace it is, where the pod was found by its processes.
+    pub holder: Option<Process>,
 }
 
 impl Wanted {
@@ -106,8 +123,14 @@ impl Wanted {
                 outbound_ports: workload.exclusions.outbound_ports.clone(),
                 outbound_cidrs: workload.exclusions.outbound_cidrs.clone(),
             },
+            probed_ports: workload.probe_ports.clone(),
             fail_open,
         }
+    }
+
+    /// Whether nobody says where it is: it is to be found by its processes, once it has an address.
+    pub fn is_to_be_located(&self) -> bool {
+        self.home == Home::Unknown && !self.ips.is_empty()
     }
 
     /// Whether one of these addresses is its own.
@@ -130,14 +153,21 @@ impl Wanted {
         moved || self.identity != captured.identity
     }
 
-    /// The namespace that is there now.
-    pub fn open(&self) -> Result<Netns, EnrolError> {
+    /// The namespace that is there now: the one given, at its path, or else that of one of its processes.
+    fn open(&self, processes: &[Process]) -> Result<(Netns, Option<Process>), EnrolError> {
         match &self.home {
-            Home::Given(netns) => Ok(netns.clone()),
+            Home::Given(netns) => return Ok((netns.clone(), None)),
             Home::Path(path) => {
-                Netns::open(&**path).map_err(|error| EnrolError::Open { path: path.clone(), error })
+                let failed = |error| EnrolError::Open { path: path.clone(), error };
+                return Ok((Netns::open(&**path).map_err(failed)?, None));
             }
-            Home::Unknown => Err(EnrolError::NoNetns),
+            Home::Unknown if self.ips.is_empty() => return Err(EnrolError::NoAddress),
+            Home::Unknown => {}
+        }
+        match locate::netns_of(processes, &self.ips) {
+            Some((netns, holder)) => Ok((netns, Some(holder))),
+            None if processes.is_empty() => Err(EnrolError::NoProcess),
+            None => Err(EnrolError::NoNetns { processes: processes.len() }),
         }
     }
 
@@ -158,19 +188,20 @@ impl Wanted {
             ip4,
             ip6,
             exclusions: self.exclusions.clone(),
+            probed_ports: self.probed_ports.clone(),
             fail_open: self.fail_open,
         }
     }
 }
 
-/// Captures a pod. Blocks for as long as the kernel verifies its hook.
-pub fn enrol(hooks: &Hooks, wanted: &Wanted) -> Result<Enrolled, EnrolError> {
-    let netns = wanted.open()?;
+/// Captures a pod; `processes` are its own, as far as they were looked for. Blocks for as long as the kernel verifies its hook.
+pub fn enrol(hooks: &Hooks, wanted: &Wanted, processes: &[Process]) -> Result<Enrolled, EnrolError> {
+    let (netns, holder) = wanted.open(processes)?;
     let listeners = pod_listeners(&netns).map_err(EnrolError::Listeners)?;
     let on_bridge = is_on_bridge(&netns);
     let captured = hooks.enroll(&wanted.pod_net(netns), &listeners)?;
     let older = captured.older().to_vec();
-    Ok(Enrolled { captured, listeners, on_bridge, older })
+    Ok(Enrolled { captured, listeners, on_bridge, older, holder })
 }
 
 /// Gives a captured pod other exclusions or addresses, with the same listeners.

@@ -1,7 +1,7 @@
 //! The loop: wanted against actual.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,10 +14,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LocalPod,
     announced::Outcome,
+    captured::{Captured, Draining},
     enrol::{self, EnrolError, Enrolled, Home, Wanted},
+    locate::{Locator, Sighting},
     older,
 };
-use crate::{app::Rooms, conns::Cut, phase::Stage, sys::PodListeners, worker::Listen, worker::Workers};
+use crate::{
+    app::Rooms,
+    conns::Cut,
+    phase::Stage,
+    sys::Process,
+    worker::{Listen, Workers},
+};
 
 /// Between two looks when nothing happens.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,23 +38,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 
 /// Between two sweeps of the kernel's maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// A captured pod.
-struct Captured {
-    wanted: Wanted,
-    pod: Arc<LocalPod>,
-    listeners: PodListeners,
-    stop: CancellationToken,
-    older: Vec<u64>,
-}
-
-/// A pod that was let go and whose connections may end by themselves for a while.
-struct Draining {
-    captured: Captured,
-    /// Not judged quiet before: what the kernel had captured may still wait to be accepted.
-    from: Instant,
-    until: Instant,
-}
 
 /// A pod that could not be captured.
 struct Failed {
@@ -63,6 +54,7 @@ struct Reconciler {
     captured: HashMap<WorkloadUid, Captured>,
     draining: Vec<Draining>,
     failed: HashMap<WorkloadUid, Failed>,
+    locator: Locator,
     reported: Option<(u64, Vec<WorkloadStatus>)>,
     swept_at: Instant,
     older_looked_at: Instant,
@@ -80,6 +72,7 @@ pub async fn run(rooms: Rooms, workers: Workers) {
         captured: HashMap::new(),
         draining: Vec::new(),
         failed: HashMap::new(),
+        locator: Locator::new(),
         reported: None,
         swept_at: Instant::now(),
         older_looked_at: Instant::now(),
@@ -117,14 +110,15 @@ impl Reconciler {
         self.rooms.certificates.want(identities.into_iter().chain(draining).collect());
 
         self.end_departed();
-        self.end_gone(&snapshot, complete);
+        let sighting = self.locator.look(self.to_be_located(&wanted)).await;
+        self.end_gone(&snapshot, complete, &sighting);
         if complete {
             self.rooms.announced.forget_unknown(|uid| snapshot.workload(uid).is_some());
             self.release_unwanted(&wanted).await;
             self.forget_unwanted(&wanted);
         }
         self.end_drained();
-        let awaiting = self.capture_wanted(&wanted).await;
+        let awaiting = self.capture_wanted(&wanted, &sighting).await;
         self.answer_announced();
         self.look_at_older(&snapshot);
         if complete {
@@ -175,21 +169,28 @@ impl Reconciler {
         });
     }
 
+    /// The pods whose processes are to be looked for: those that are to be captured now, and captured ones that may be gone.
+    fn to_be_located(&self, wanted: &BTreeMap<WorkloadUid, Wanted>) -> HashSet<WorkloadUid> {
+        let new = wanted.iter().filter(|(uid, wanted)| {
+            wanted.is_to_be_located() && !self.captured.contains_key(*uid) && !self.is_put_off(uid)
+        });
+        let all = self.captured.values().chain(self.draining.iter().map(|draining| &draining.captured));
+        let doubtful = all.filter(|captured| captured.is_doubtful()).map(|captured| &captured.wanted.uid);
+        new.map(|(uid, _)| uid).chain(doubtful).cloned().collect()
+    }
+
     /// Pods whose namespace is gone, or that the mesh no longer knows: over at once.
-    fn end_gone(&mut self, snapshot: &Snapshot, complete: bool) {
-        let gone = |captured: &Captured| {
+    fn end_gone(&mut self, snapshot: &Snapshot, complete: bool, sighting: &Sighting) {
+        let gone = |captured: &mut Captured| {
             let known = !complete || snapshot.workload(&captured.wanted.uid).is_some();
-            !known || !captured.wanted.home.is_still(captured.pod.netns().id())
+            !known || !captured.is_still_there(sighting)
         };
         let over: Vec<_> =
             self.captured.extract_if(|_, captured| gone(captured)).map(|(_, over)| over).collect();
         if !over.is_empty() {
             self.publish();
         }
-        let (drained, rest) =
-            std::mem::take(&mut self.draining).into_iter().partition(|each| gone(&each.captured));
-        self.draining = rest;
-        let drained: Vec<Draining> = drained;
+        let drained: Vec<_> = self.draining.extract_if(.., |each| gone(&mut each.captured)).collect();
         for captured in over {
             tracing::info!(pod = %captured.wanted.uid, "the pod is gone");
             if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
@@ -269,8 +270,12 @@ impl Reconciler {
         }
     }
 
+    fn is_put_off(&self, uid: &WorkloadUid) -> bool {
+        self.failed.get(uid).is_some_and(|failed| failed.retry_at > Instant::now())
+    }
+
     /// Captures what is wanted and is not captured as wanted. Says whether something is to be tried again soon.
-    async fn capture_wanted(&mut self, all: &BTreeMap<WorkloadUid, Wanted>) -> bool {
+    async fn capture_wanted(&mut self, all: &BTreeMap<WorkloadUid, Wanted>, sighting: &Sighting) -> bool {
         self.failed.retain(|uid, failed| all.get(uid) == Some(&failed.wanted));
         let mut awaiting = false;
         for (uid, wanted) in all {
@@ -280,11 +285,15 @@ impl Reconciler {
                 }
                 continue;
             }
-            if self.failed.get(uid).is_some_and(|failed| failed.retry_at > Instant::now()) {
+            if self.is_put_off(uid) {
                 awaiting |= self.failed.get(uid).is_some_and(|failed| failed.pause <= LOOK);
                 continue;
             }
-            match self.capture(wanted).await {
+            if wanted.is_to_be_located() && !sighting.includes(uid) {
+                awaiting = true;
+                continue;
+            }
+            match self.capture(wanted, sighting.processes(uid)).await {
                 Ok(captured) => {
                     tracing::info!(pod = %uid, identity = %wanted.identity, "captured");
                     self.failed.remove(uid);
@@ -300,12 +309,12 @@ impl Reconciler {
         awaiting
     }
 
-    async fn capture(&self, wanted: &Wanted) -> Result<Captured, Failure> {
+    async fn capture(&self, wanted: &Wanted, processes: &[Process]) -> Result<Captured, Failure> {
         self.await_certificate(wanted).await?;
         let hooks = self.rooms.hooks.clone();
-        let order = wanted.clone();
-        let enrolled = tokio::task::spawn_blocking(move || enrol::enrol(&hooks, &order)).await;
-        let Enrolled { captured, listeners, on_bridge, older } = match enrolled {
+        let (order, processes) = (wanted.clone(), processes.to_vec());
+        let enrolled = tokio::task::spawn_blocking(move || enrol::enrol(&hooks, &order, &processes)).await;
+        let Enrolled { captured, listeners, on_bridge, older, holder } = match enrolled {
             Ok(Ok(enrolled)) => enrolled,
             Ok(Err(error)) => return Err(Failure::Enrol(error)),
             Err(error) => return Err(Failure::Broke(error.to_string())),
@@ -318,6 +327,7 @@ impl Reconciler {
             listeners,
             stop: CancellationToken::new(),
             older,
+            holder,
         };
         for (door, listener) in enrol::doors(&captured.listeners) {
             let listener =
@@ -370,6 +380,7 @@ impl Reconciler {
     }
 
     fn note(&mut self, wanted: &Wanted, failure: Failure) {
+        let passing = matches!(&failure, Failure::Enrol(error) if error.is_passing());
         let (reason, refused, soon) = match failure {
             Failure::Certificate(reason) => (reason, false, true),
             Failure::Enrol(error) => (error.to_string(), error.is_refusal(), false),
@@ -377,7 +388,11 @@ impl Reconciler {
         };
         let before = self.failed.get(&wanted.uid);
         if before.is_none_or(|before| before.reason != reason) {
-            tracing::warn!(pod = %wanted.uid, %reason, "not captured");
+            if passing {
+                tracing::info!(pod = %wanted.uid, %reason, "not captured yet");
+            } else {
+                tracing::warn!(pod = %wanted.uid, %reason, "not captured");
+            }
         }
         let pause = match before {
             _ if soon => LOOK_SOON,

@@ -14,6 +14,9 @@ const SOCK_DESTROY: u16 = 21;
 const SOCKID: usize = 48;
 /// Every state but listen, close and time-wait: established, half-open and half-closed.
 const LIVE: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// `TCP_LISTEN`.
+const LISTENING: u32 = 1 << 10;
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 
 /// A TCP connection inside a netns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +47,27 @@ pub fn connections(netns: &Netns) -> io::Result<Vec<TcpConnection>> {
     netns.enter(|| {
         let netlink = Netlink::open(netlink::SOCK_DIAG)?;
         let mut found = Vec::new();
-        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-            netlink.dump(SOCK_DIAG_BY_FAMILY, &request(family, &[0; SOCKID]), |body| {
+        for family in FAMILIES {
+            netlink.dump(SOCK_DIAG_BY_FAMILY, &request(family, &[0; SOCKID], LIVE), |body| {
                 found.extend(connection(body))
             })?;
         }
         Ok(found)
     })?
+}
+
+/// Inodes of the sockets that listen on a TCP port in the netns of this thread, at whatever address.
+pub fn listeners(port: u16) -> io::Result<Vec<u32>> {
+    let netlink = Netlink::open(netlink::SOCK_DIAG)?;
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        netlink.dump(SOCK_DIAG_BY_FAMILY, &request(family, &[0; SOCKID], LISTENING), |body| {
+            found.extend(
+                connection(body).filter(|socket| socket.local.port() == port).map(|socket| socket.inode),
+            );
+        })?;
+    }
+    Ok(found)
 }
 
 /// Counts the TCP connections of a netns for which `matches`.
@@ -71,7 +88,7 @@ pub fn destroy_established(
         let netlink = Netlink::open(netlink::SOCK_DIAG)?;
         let mut destroyed = 0;
         for connection in &doomed {
-            match netlink.order(SOCK_DESTROY, &request(connection.family, &connection.id)) {
+            match netlink.order(SOCK_DESTROY, &request(connection.family, &connection.id, LIVE)) {
                 Ok(()) => destroyed += 1,
                 // It ended by itself meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -84,7 +101,7 @@ pub fn destroy_established(
 
 /// Does this kernel end connections on request? Asks it to end one that cannot exist.
 pub fn can_destroy() -> io::Result<bool> {
-    let nobody = request(libc::AF_INET as u8, &[0; SOCKID]);
+    let nobody = request(libc::AF_INET as u8, &[0; SOCKID], LIVE);
     match Netlink::open(netlink::SOCK_DIAG)?.order(SOCK_DESTROY, &nobody) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
@@ -94,9 +111,9 @@ pub fn can_destroy() -> io::Result<bool> {
 }
 
 /// `struct inet_diag_req_v2`.
-fn request(family: u8, id: &[u8; SOCKID]) -> Vec<u8> {
+fn request(family: u8, id: &[u8; SOCKID], states: u32) -> Vec<u8> {
     let mut request = vec![family, libc::IPPROTO_TCP as u8, 0, 0];
-    request.extend_from_slice(&LIVE.to_ne_bytes());
+    request.extend_from_slice(&states.to_ne_bytes());
     request.extend_from_slice(id);
     request
 }

@@ -1,4 +1,4 @@
-//! Facts about processes and limits.
+//! Facts about this process: its limits, its privileges, the kernel's clock.
 
 #![allow(unsafe_code, reason = "clock_gettime has no safe wrapper in the features of nix we use")]
 
@@ -13,11 +13,40 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// When a process started, in clock ticks since boot: with the pid it names a process for good.
-pub fn process_start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    start_time(&stat)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc/<pid>/stat"))
+/// A privilege that the agent uses, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// As people and manifests write it, without `CAP_`.
+    pub name: &'static str,
+    /// What fails without it.
+    pub purpose: &'static str,
+    /// Its bit in the kernel's sets.
+    bit: u32,
+}
+
+/// In the kernel's eyes SYS_ADMIN includes BPF and PERFMON, and setns leaves no way around it.
+const CAPABILITIES: [Capability; 3] = [
+    Capability { name: "SYS_ADMIN", purpose: "enter pods' network namespaces, load the hooks", bit: 21 },
+    Capability { name: "NET_ADMIN", purpose: "attach the hooks to pods, end connections", bit: 12 },
+    Capability {
+        name: "SYS_PTRACE",
+        purpose: "find pods and the kubelet through other processes in /proc",
+        bit: 19,
+    },
+];
+
+/// What this process lacks of the privileges that the agent uses.
+pub fn missing_capabilities() -> io::Result<Vec<Capability>> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let held = effective(&status).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "no capabilities in /proc/thread-self/status")
+    })?;
+    Ok(CAPABILITIES.into_iter().filter(|capability| held & (1 << capability.bit) == 0).collect())
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 /// The clock that `bpf_ktime_get_ns` reads: `CLOCK_MONOTONIC`, in nanoseconds.
@@ -28,16 +57,14 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Field 22; the name in field 2 may hold spaces and brackets.
-fn start_time(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn a_process_name_with_brackets_does_not_shift_the_fields() {
-        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21";
-        assert_eq!(super::start_time(stat), Some(777));
+    fn capabilities_are_read_from_the_effective_set() {
+        let held = effective("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t0000000000281000\n").unwrap();
+        assert!(CAPABILITIES.iter().all(|each| held & (1 << each.bit) != 0));
+        assert_eq!(effective("CapEff:\tnone"), None);
     }
 }

@@ -118,28 +118,39 @@ fn exclusions_go_their_own_way_and_can_be_changed() {
 fn a_probe_of_the_kubelet_reaches_the_ports_that_probes_name() {
     let Some(mut world) = World::new() else { return };
     let hooks = world.hooks();
-    let pod = world.pod();
+    let mut pod = world.pod();
     let (probed, other) =
         (pod.listen((Ipv6Addr::UNSPECIFIED, 8080)), pod.listen((Ipv6Addr::UNSPECIFIED, 8081)));
-    let (captured, listeners) = pod.enroll(&hooks);
+    let (_captured, listeners) = pod.enroll(&hooks);
     let from_node = |to: SocketAddr| world.in_router(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
-    hooks.set_probed_ports(&captured, &[8080]).unwrap();
+    pod.net.probed_ports = vec![8080];
+    hooks.enroll(&pod.net, &listeners).unwrap();
     let _anybody = from_node(pod.at4(8080));
     accept(&listeners.plain4);
     // This process now is the kubelet.
-    hooks.set_probers(&[std::process::id()]).unwrap();
+    hooks.set_probers(&[sys::Process::of(std::process::id()).unwrap()]).unwrap();
     hooks.sweep();
     let _probe = from_node(pod.at4(8080));
     accept(&probed);
     let _probe = from_node(pod.at6(8080));
     accept(&probed);
-    let _not_a_probe = from_node(pod.at4(8081));
+    let _nobody_named_it = from_node(pod.at4(8081));
     accept(&listeners.plain4);
+    let _nor_the_tunnels_door = from_node(pod.at4(15008));
+    accept(&listeners.hbone4);
+    assert_eq!(hooks.counters().of(Counter::ProbeUnnamed), 2);
     // Inside a pod it is nobody special.
     let _inside = pod.connect(far(FAR4)).unwrap();
     accept(&listeners.outbound4);
     assert_eq!(hooks.counters().of(Counter::ProbeAdmitted), 2);
-    // Other exclusions do not touch probes; another pod's end does.
+    // Another word about the pod: its probes name another port now.
+    pod.net.probed_ports = vec![8081];
+    hooks.enroll(&pod.net, &listeners).unwrap();
+    let _probe = from_node(pod.at6(8081));
+    accept(&other);
+    let _no_longer_named = from_node(pod.at6(8080));
+    accept(listeners.plain6.as_ref().unwrap());
+    pod.net.probed_ports = vec![8080];
     hooks.enroll(&pod.net, &listeners).unwrap();
     let _probe = from_node(pod.at4(8080));
     accept(&probed);

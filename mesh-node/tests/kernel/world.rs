@@ -106,6 +106,7 @@ impl World {
             ip4: Some(ip4),
             ip6: v6.then_some(ip6),
             exclusions: Exclusions::default(),
+            probed_ports: Vec::new(),
             fail_open: false,
         };
         Pod { net, ip4, ip6 }
