@@ -8,12 +8,13 @@
 //! | links of the host | `tl-*` |
 //! | pins | `/sys/fs/bpf/tulle/tl-<world>-*` |
 //! | cgroups | `<root of cgroup v2>/tulle/tl-<world>` |
+//! | the test cluster | by its own rules: `crate::cluster` |
 //!
-//! Invariants: a world whose owner lives is left alone unless `--all`; a process is killed only if its start time is
+//! Invariants: a world whose owner lives, and a cluster that runs, is left alone unless `--all`; a process is killed only if its start time is
 //! the one noted, or if it lives inside one of our namespaces or cgroups, so a re-used pid is never hit. The lock of
 //! the worlds is held throughout, so none is born half-seen.
 
-mod processes;
+pub mod processes;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{apt, step};
+use crate::{apt, cluster, step};
 use processes::Process;
 
 const WORLDS: &str = "/run/tulle/worlds";
@@ -33,7 +34,7 @@ const PREFIX: &str = "tl-";
 /// How much to remove.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Also end and remove worlds and demos whose owner is still alive
+    /// Also end and remove worlds and demos whose owner is still alive, and the test cluster if it runs
     #[arg(long)]
     all: bool,
 }
@@ -45,6 +46,11 @@ pub fn run(options: &Options) -> Result<()> {
     let alive: Vec<String> =
         worlds.iter().filter(|world| !options.all && has_owner(world)).map(|world| name_of(world)).collect();
     let mut broom = Broom { alive, removed: 0, failed: Vec::new() };
+    if cluster::runs() && !options.all {
+        broom.alive.push(cluster::WORD.to_owned());
+    } else if cluster::is_there() {
+        broom.note("the test cluster", cluster::remove());
+    }
     for world in &worlds {
         if !broom.is_alive(&name_of(world)) {
             broom.end_processes(world);
@@ -57,7 +63,12 @@ pub fn run(options: &Options) -> Result<()> {
     broom.folders(Path::new(WORLDS), |name, broom| !broom.is_alive(name));
 
     for world in &broom.alive {
-        eprintln!("   world {world} has a living owner: left alone (--all ends it)");
+        let what = if world == cluster::WORD {
+            "the test cluster runs".to_owned()
+        } else {
+            format!("world {world} has a living owner")
+        };
+        eprintln!("   {what}: left alone (--all ends it)");
     }
     println!("clean: {} things removed", broom.removed);
     if broom.failed.is_empty() {

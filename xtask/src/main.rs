@@ -4,10 +4,14 @@
 mod apt;
 mod ci;
 mod clean;
+mod cluster;
 #[path = "../../mesh-node/build/digest.rs"]
 mod digest;
 mod ebpf;
 mod generate;
+mod golang;
+mod images;
+mod kube;
 mod libtest;
 mod product;
 mod repo;
@@ -36,7 +40,19 @@ Examples:
   cargo xtask test --only drain         the worlds that have `drain` in their name
   MESH_WORLD=skip cargo xtask test      everything but worlds; the summary says so
   cargo xtask clean                     what killed worlds left behind
+  cargo xtask cluster up                a real two-node Kubernetes on this machine (root)
+  cargo xtask cluster load              the product's images onto its nodes
   cargo xtask ci                        everything that must hold";
+
+const CLUSTER: &str = "\
+Cluster:
+  etcd, API server, controllers, scheduler, and two nodes with containerd, kubelet, kube-proxy and CNI of their own. They are built
+  from their Go modules once (about 8 minutes) into .tools; from then on `up` takes half a minute, and a second `up` repairs what was
+  killed. A node is a network and a mount namespace of this machine: nothing of it is left after `down`.
+
+  export KUBECONFIG=/run/tulle/cluster/kubeconfig
+  control plane 172.31.0.1, nodes .11 and .12; pods 10.245.N.0/24, Services 10.97.0.0/16, all reachable from this machine
+  logs: target/cluster-logs";
 
 /// Builds, tests and shows the mesh.
 #[derive(Parser)]
@@ -60,6 +76,11 @@ enum Verb {
     Tidy,
     /// Write the files that are generated and committed
     Generate(generate::Options),
+    /// Write the images of the product as OCI archives into target/images
+    Images(images::Options),
+    /// A real two-node Kubernetes on this machine
+    #[command(subcommand, after_help = CLUSTER)]
+    Cluster(cluster::Verb),
     /// Remove what killed worlds and demos left: processes, namespaces, links, pins, cgroups
     Clean(clean::Options),
     /// Everything that must hold: fmt, clippy, generate --check, test
@@ -95,6 +116,8 @@ fn run(verb: Verb, repo: &Repo) -> Result<ExitCode> {
         Verb::Test(options) => return test::run(repo, &options),
         Verb::Tidy => return Ok(test::conclude(&[tidy::run(repo)?])),
         Verb::Generate(options) => return Ok(test::conclude(&[generate::run(repo, &options)?])),
+        Verb::Images(options) => images::run(repo, &options)?,
+        Verb::Cluster(verb) => cluster::run(repo, &verb)?,
         Verb::Clean(options) => clean::run(&options)?,
         Verb::Ci => return ci::run(repo),
         Verb::Demo(passed) => product::build_and_become(repo, "mesh-demo", &passed.arguments)?,

@@ -43,6 +43,8 @@ impl Repo {
     /// Where the binaries are. Everything is built for the host's own target, named: see `.cargo/config.toml`.
     pub fn binaries(&self) -> PathBuf {
         let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
-        self.path(&format!("target/{}-unknown-linux-{libc}/release", std::env::consts::ARCH))
+        // Who shares one target folder between work trees says so to cargo, and cargo puts the binaries there.
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.path("target"), PathBuf::from);
+        target.join(format!("{}-unknown-linux-{libc}/release", std::env::consts::ARCH))
     }
 }

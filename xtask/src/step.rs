@@ -59,6 +59,45 @@ pub fn quietly(label: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Does something of ours as one step called `label`.
+pub fn work<T>(label: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    let show = Show::begin(label);
+    let result = work();
+    show.end(label, result.is_ok(), started.elapsed());
+    result.with_context(|| label.to_owned())
+}
+
+/// Asks again and again until `done`, as one step called `label`. The error, or the last reason for waiting, is told after `patience`.
+pub fn wait(label: &str, patience: Duration, mut done: impl FnMut() -> Result<Wait>) -> Result<()> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    // What is there already is no step: an `up` of a cluster that runs says nothing.
+    if matches!(done()?, Wait::Done) {
+        return Ok(());
+    }
+    work(label, || {
+        let deadline = Instant::now() + patience;
+        loop {
+            let reason = match done()? {
+                Wait::Done => return Ok(()),
+                Wait::For(reason) => reason,
+            };
+            if Instant::now() > deadline {
+                bail!("still not after {} s: {reason}", patience.as_secs());
+            }
+            thread::sleep(PAUSE);
+        }
+    })
+}
+
+/// Whether waiting is over.
+pub enum Wait {
+    /// It is.
+    Done,
+    /// It is not, for this reason.
+    For(String),
+}
+
 /// Runs `command` with its output going straight to the reader: for linters, whose output is the point.
 pub fn openly(label: &str, command: &mut Command) -> Result<bool> {
     eprintln!("-> {label}: {}", line_of(command));

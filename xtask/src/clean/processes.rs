@@ -30,11 +30,23 @@ impl Process {
         Some(Self { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? })
     }
 
-    fn running(pid: i32) -> Option<Self> {
+    /// The process that has this pid now.
+    pub fn running(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (state, started) = parse_stat(&stat)?;
         // A zombie holds nothing any more; its parent has to collect it.
         (state != 'Z').then_some(Self { pid, started })
+    }
+
+    /// Writes it down, for [`Process::noted_in`].
+    pub fn note_in(&self, file: &Path) -> Result<()> {
+        fs::write(file, format!("{} {}\n", self.pid, self.started))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Whether this very process still runs.
