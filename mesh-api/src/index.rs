@@ -132,6 +132,12 @@ impl Index {
         &self.options
     }
 
+    /// Says whether the mesh is being uninstalled.
+    pub fn set_leaving(&mut self, leaving: bool) -> Changed {
+        let before = std::mem::replace(&mut self.options.leaving, leaving);
+        changed(before != leaving)
+    }
+
     /// Puts one object in, or replaces it. An object that admission refuses does not replace a good one.
     pub fn apply(&mut self, object: Object, origin: Origin) -> Changed {
         let findings = admit::admit(&object, Some(&origin));
