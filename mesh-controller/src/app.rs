@@ -1,37 +1,40 @@
 //! Builds each room once, in order, and ends them in reverse.
 //!
-//! Order: the state directory is ours, then the authority is whole, then the ports are bound, then the source is read; a caller that
+//! Order: the state is ours, then the authority is whole, then the ports are bound, then the source is read; a caller that
 //! comes before the first compilation is told to come again.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_proto::v1::{control_server::ControlServer, inspect_server::InspectServer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
     admin,
-    auth::Authenticator,
     ca::{Authority, CaError},
-    config::Config,
-    files::{self, FileError},
+    config::{Config, Source},
     grant::Granter,
     inspect::InspectService,
     metrics::Metrics,
-    publish::{self, Facts, Memory, MemoryError, Outputs, Publisher, Readiness},
+    publish::{self, Facts, Memory, Outputs, Publisher, Readiness},
     serve::ControlService,
     sign::Signer,
-    source::dir,
+    source,
+    state::{State, StateError},
     tls::{self, OWN_TTL, OwnCertificate},
-    token::TokenFiles,
 };
+
+mod backend;
+mod rooms;
+
+use backend::{Backend, Wiring};
+use rooms::Rooms;
 
 /// The largest message that we take: Hello of a node that holds a hundred thousand resources.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -45,15 +48,21 @@ const RENEW_RETRY: Duration = Duration::from_secs(60);
 /// Why the controller does not start, or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The state directory.
+    /// Where the state is kept.
     #[error(transparent)]
-    State(#[from] FileError),
+    State(#[from] StateError),
     /// The authority.
     #[error(transparent)]
     Authority(#[from] CaError),
-    /// What was published.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Flags(&'static str),
+    /// No way to the API server is known.
+    #[error("the way to the API server: {0}")]
+    Client(#[from] Box<kube::Error>),
+    /// Neither are we in a cluster, nor does KUBECONFIG name one.
+    #[error("neither are we in a cluster, nor is there a kubeconfig: {0}")]
+    NoCluster(#[from] kube::config::InferConfigError),
     /// A port.
     #[error("listening on {address}: {source}")]
     Listen {
@@ -78,66 +87,78 @@ pub struct App {
     parts: Parts,
     listener: TcpListener,
     admin: TcpListener,
-    _lock: files::Lock,
 }
 
 struct Parts {
     config: Config,
+    backend: Backend,
+    /// Holds the state's lock, where there is one.
+    _state: State,
     authority: Arc<Authority>,
     certificate: Arc<OwnCertificate>,
     granter: Arc<Granter>,
     memory: Memory,
+    leaving: bool,
 }
 
 impl App {
     /// Everything that can fail at the start.
     pub async fn prepare(config: Config) -> Result<Self, AppError> {
-        files::private_directory(&config.state)?;
-        let lock = files::lock(&config.state)?;
+        let (backend, state) = Backend::open(&config).await?;
         let now = OffsetDateTime::now_utc();
-        let authority = Arc::new(Authority::open(&config.state, config.trust_domain.clone(), now)?);
+        let authority = Arc::new(state.authority(config.trust_domain.clone(), now).await?);
         let certificate = Arc::new(OwnCertificate::new(&authority, now)?);
         let granter = Arc::new(Granter::new(&authority, now)?);
-        let memory = Memory::open(&config.state)?;
+        let (memory, leaving) = state.memory().await?;
         let listener = bind(config.listen).await?;
         let admin = bind(config.admin).await?;
-        let parts = Parts { config, authority, certificate, granter, memory };
-        Ok(Self { parts, listener, admin, _lock: lock })
+        let parts =
+            Parts { config, backend, _state: state, authority, certificate, granter, memory, leaving };
+        Ok(Self { parts, listener, admin })
     }
 
     /// Serves until cancelled.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { parts: Parts { config, authority, certificate, granter, memory }, listener, admin, _lock } =
-            self;
+        let Self { parts, listener, admin } = self;
+        let Parts { config, backend, _state, authority, certificate, granter, memory, leaving } = parts;
         let metrics = Metrics::new();
         let (placement, placed) = watch::channel(Arc::default());
-        let (tokens, known) = watch::channel(Arc::default());
         let (readiness, ready) = watch::channel(Readiness::default());
+        let (statuses, said) = watch::channel(None);
         let (publisher, commands) = mpsc::channel(publish::COMMANDS);
-        let (rescan, rescans) = dir::rescan_channel();
+        let (rescan, rescans) = source::rescan_channel();
+        let (roster, authenticator) = backend.callers(&placed, &metrics);
         let facts = Facts {
-            source: format!("dir:{}", config.source.display()),
+            source: config.source.to_string(),
             ca_not_after: authority.root_not_after().format(&Rfc3339).unwrap_or_default(),
         };
-        let outputs = Outputs { placement, tokens, readiness };
-        let token_files = TokenFiles::new(&config.state);
+        let outputs = Outputs { placement, roster, readiness, statuses };
         let options = mesh_api::Options {
-            trust_domain: config.trust_domain,
-            istio_labels: config.compat_istio_labels,
+            trust_domain: config.trust_domain.clone(),
+            istio_labels: config.istio_labels(),
+            own_namespace: config.own_namespace.clone(),
+            trusts_netns: matches!(config.source, Source::Directory(_)),
+            leaving,
             ..mesh_api::Options::default()
         };
-        let publish = Publisher::new(options, facts, token_files, memory, metrics.clone(), outputs);
-        let authenticator = Authenticator::new(known, metrics.clone());
+        let publish = Publisher::new(options, facts, memory, metrics.clone(), outputs);
         let signer = Arc::new(Signer::new(authority.clone(), placed, config.svid_ttl));
         let control =
             ControlService::new(authenticator.clone(), publisher.clone(), signer.clone(), metrics.clone());
         let inspect = InspectService::new(authenticator, publisher.clone(), rescan, granter.clone(), signer);
 
-        tracing::info!(listen = %config.listen, admin = %config.admin, source = %config.source.display(), "starting");
+        tracing::info!(listen = %config.listen, admin = %config.admin, source = %config.source, "starting");
         let mut rooms = Rooms::new(stop.clone());
         rooms.open("publisher", publish.run(commands, stop.clone()));
-        let directory = dir::Directory::new(config.source);
-        rooms.open("source", dir::watch(directory, publisher, rescans, stop.clone()));
+        let wiring = Wiring {
+            publisher,
+            rescans,
+            authority: authority.clone(),
+            statuses: said,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        };
+        backend.open_rooms(&mut rooms, wiring);
         rooms.open("renewal", renew(authority, certificate.clone(), granter, stop.clone()));
         rooms.open("admin", serve_admin(admin, metrics.clone(), ready, stop.clone()));
 
@@ -153,45 +174,6 @@ impl App {
         // Whatever ended the server, the other rooms have nothing to do without it.
         stop.cancel();
         served.and(rooms.close().await)
-    }
-}
-
-/// The tasks of the process. One that ends, ends all: half a controller is worse than one that is started again.
-struct Rooms {
-    tasks: JoinSet<()>,
-    names: HashMap<tokio::task::Id, &'static str>,
-    stop: CancellationToken,
-}
-
-impl Rooms {
-    fn new(stop: CancellationToken) -> Self {
-        Self { tasks: JoinSet::new(), names: HashMap::new(), stop }
-    }
-
-    fn open(&mut self, name: &'static str, room: impl Future<Output = ()> + Send + 'static) {
-        // Dropped at the end of the task, also when it panics.
-        let guard = self.stop.clone().drop_guard();
-        let task = self.tasks.spawn(async move {
-            room.await;
-            drop(guard);
-        });
-        self.names.insert(task.id(), name);
-    }
-
-    /// Waits for all to end, for a while.
-    async fn close(mut self) -> Result<(), AppError> {
-        let ended = timeout(FAREWELL, async {
-            while let Some(ended) = self.tasks.join_next().await {
-                if let Err(error) = ended {
-                    return Err(AppError::Room(self.names.get(&error.id()).copied().unwrap_or("a room")));
-                }
-            }
-            Ok(())
-        });
-        ended.await.unwrap_or_else(|_| {
-            tracing::warn!("some tasks did not end in time");
-            Ok(())
-        })
     }
 }
 

@@ -1,6 +1,7 @@
-//! The certificate authority: one EC P-256 root, generated once, kept in the state directory.
+//! The certificate authority: one EC P-256 root, generated once, kept in the state directory or in a Secret (see [`crate::state`]).
 //!
-//! Invariant: the root key is in this file's [`Authority`] and in `ca.key` (0600) and nowhere else; it has no `Debug` and no getter.
+//! Invariant: the root key is in this file's [`Authority`], in [`RootPem`] on its way from and to the place where it is kept (`ca.key`,
+//! 0600, or the Secret), and nowhere else; neither has a `Debug` or shows the key.
 //! A damaged, exposed or missing key beside an existing root is an error that stops the process: a silently new root would cut
 //! every node off.
 
@@ -82,10 +83,28 @@ pub const NODE_DNS: &str = "mesh-node";
 /// The DNS name in the controller's certificate, which clients that dial an IP address verify.
 pub const CONTROLLER_DNS: &str = "mesh-controller";
 
+/// The root and its key as PEM: what is kept.
+pub struct RootPem {
+    /// PKCS#8.
+    pub(crate) key: String,
+    /// The root.
+    pub(crate) certificate: String,
+}
+
+impl RootPem {
+    /// A new root with a new key.
+    pub fn generate(trust_domain: &TrustDomain, now: OffsetDateTime) -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = root_params(trust_domain, now).self_signed(&key)?.pem();
+        Ok(Self { key: key.serialize_pem(), certificate })
+    }
+}
+
 /// The root and its key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
     root_not_after: OffsetDateTime,
     trust_domain: TrustDomain,
 }
@@ -112,15 +131,42 @@ impl Authority {
                 pem
             }
         };
-        let (root, root_not_after) = check_root(&root_path, &pem, &key, now)?;
-        files::write(&directory.join("root.crt"), pem.as_bytes(), Readers::All)?;
+        let authority = Self::new(&root_path, key, pem, trust_domain, now)?;
+        files::write(&directory.join("root.crt"), authority.root_pem.as_bytes(), Readers::All)?;
+        Ok(authority)
+    }
+
+    /// The authority of a root that is kept elsewhere; `place` is named in errors.
+    pub fn of(
+        pem: RootPem,
+        place: &Path,
+        trust_domain: TrustDomain,
+        now: OffsetDateTime,
+    ) -> Result<Self, CaError> {
+        let key = parse_key(place, &pem.key)?;
+        Self::new(place, key, pem.certificate, trust_domain, now)
+    }
+
+    fn new(
+        place: &Path,
+        key: KeyPair,
+        root_pem: String,
+        trust_domain: TrustDomain,
+        now: OffsetDateTime,
+    ) -> Result<Self, CaError> {
+        let (root, root_not_after) = check_root(place, &root_pem, &key, now)?;
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        Ok(Self { issuer, root, root_not_after, trust_domain })
+        Ok(Self { issuer, root, root_pem, root_not_after, trust_domain })
     }
 
     /// The root, DER.
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
+    }
+
+    /// The root, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     /// Until when the root is valid.
@@ -203,6 +249,10 @@ fn load_key(path: &Path, text: &str) -> Result<KeyPair, CaError> {
     if files::is_exposed(path)? {
         return Err(CaError::Exposed(path.to_owned()));
     }
+    parse_key(path, text)
+}
+
+fn parse_key(path: &Path, text: &str) -> Result<KeyPair, CaError> {
     KeyPair::from_pkcs8_pem_and_sign_algo(text, &PKCS_ECDSA_P256_SHA256).map_err(|_| CaError::Damaged {
         path: path.to_owned(),
         reason: "this is not an EC P-256 key in PKCS#8 PEM; restore it from a backup".to_owned(),

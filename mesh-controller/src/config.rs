@@ -2,21 +2,24 @@
 //!
 //! Invariant: no default lives anywhere else; what the mesh does comes from the source, never from here.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use mesh_model::identity::TrustDomain;
+use mesh_model::{identity::TrustDomain, name::Namespace};
 
 /// Tulle's controller: reads what people wrote, tells the nodes, signs their certificates.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "mesh-controller", version)]
 pub struct Config {
-    /// Where the configuration comes from: `dir:PATH`, a directory of YAML files
-    #[arg(long, env = "MESH_SOURCE", value_parser = source)]
-    pub source: PathBuf,
-    /// State directory: CA key, tokens, what is published
+    /// Where the configuration comes from: `dir:PATH`, a directory of YAML files, or `kubernetes`
+    #[arg(long, env = "MESH_SOURCE")]
+    pub source: Source,
+    /// State directory: CA key, tokens, what is published; with `dir:PATH`, and only then
     #[arg(long, env = "MESH_STATE")]
-    pub state: PathBuf,
+    pub state: Option<PathBuf>,
+    /// The namespace that the mesh itself runs in; with `kubernetes`, where the state is kept, too
+    #[arg(long, env = "MESH_OWN_NAMESPACE", value_parser = namespace, required_if_eq("source", "kubernetes"))]
+    pub own_namespace: Option<Namespace>,
     /// Address for nodes and meshctl (TLS)
     #[arg(long, env = "MESH_LISTEN", default_value = "0.0.0.0:15012")]
     pub listen: SocketAddr,
@@ -35,9 +38,52 @@ pub struct Config {
     /// Log format
     #[arg(long, env = "MESH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Whether Istio's enrolment labels count (`istio.io/dataplane-mode`, `istio-injection`, `sidecar.istio.io/inject`)
-    #[arg(long, env = "MESH_COMPAT_ISTIO_LABELS", default_value_t = true, action = clap::ArgAction::Set)]
-    pub compat_istio_labels: bool,
+    /// Whether Istio's enrolment labels count (`istio.io/dataplane-mode`, `istio-injection`, `sidecar.istio.io/inject`); by default
+    /// they do with `dir:PATH`, and do not with `kubernetes`, where Istio may be at work
+    #[arg(long, env = "MESH_COMPAT_ISTIO_LABELS", action = clap::ArgAction::Set)]
+    pub compat_istio_labels: Option<bool>,
+}
+
+impl Config {
+    /// Whether Istio's enrolment labels count.
+    pub fn istio_labels(&self) -> bool {
+        self.compat_istio_labels.unwrap_or(self.source != Source::Kubernetes)
+    }
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A directory of YAML files.
+    Directory(PathBuf),
+    /// The API server of the cluster that we run in, else the one that KUBECONFIG names.
+    Kubernetes,
+}
+
+/// The text names no source.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the form is dir:PATH or kubernetes")]
+pub struct NotASource;
+
+impl FromStr for Source {
+    type Err = NotASource;
+
+    fn from_str(text: &str) -> Result<Self, NotASource> {
+        match text.strip_prefix("dir:") {
+            Some(path) if !path.is_empty() => Ok(Self::Directory(PathBuf::from(path))),
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(NotASource),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "dir:{}", path.display()),
+            Self::Kubernetes => f.write_str("kubernetes"),
+        }
+    }
 }
 
 /// How a log line looks.
@@ -49,11 +95,12 @@ pub enum LogFormat {
     Json,
 }
 
-fn source(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("dir:") {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        _ => Err("the form is dir:PATH".to_owned()),
+fn namespace(text: &str) -> Result<Namespace, String> {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(legal) {
+        return Err("a namespace has lower-case letters, digits and '-'".to_owned());
     }
+    Ok(Namespace::new(text))
 }
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
@@ -120,8 +167,22 @@ mod tests {
             "false",
         ])
         .unwrap();
-        assert_eq!(config.source, PathBuf::from("samples/shop"));
-        assert!(!config.compat_istio_labels);
+        assert_eq!(config.source, Source::Directory("samples/shop".into()));
+        assert!(!config.istio_labels());
         assert!(Config::try_parse_from(["mesh-controller", "--source=samples", "--state=/tmp"]).is_err());
+    }
+
+    #[test]
+    fn on_a_cluster_the_own_namespace_is_needed_and_istio_s_labels_are_left_to_istio() {
+        let kubernetes = ["mesh-controller", "--source=kubernetes"];
+        assert!(Config::try_parse_from(kubernetes).is_err());
+        let config =
+            Config::try_parse_from([kubernetes.as_slice(), &["--own-namespace=tulle-system"]].concat());
+        let config = config.unwrap();
+        assert_eq!(config.own_namespace, Some(Namespace::new("tulle-system")));
+        assert!(!config.istio_labels());
+        for wrong in ["", "Tulle", "a.b"] {
+            assert!(namespace(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

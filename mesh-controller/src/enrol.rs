@@ -106,6 +106,15 @@ impl Enrolments {
         enrolled
     }
 
+    /// Takes workloads that just were to be published back to where their capture is awaited.
+    pub fn hold_back<'a>(&mut self, workloads: impl IntoIterator<Item = &'a WorkloadUid>) {
+        for uid in workloads {
+            if let Some(stage) = self.stages.get_mut(uid) {
+                *stage = Stage::Capturing;
+            }
+        }
+    }
+
     /// When [`Self::step`] has something to do even if nothing is heard.
     pub fn next_deadline(&self) -> Option<Instant> {
         let until = |stage: &Stage| match stage {

@@ -14,7 +14,7 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    auth::Authenticator, ca::Subject, grant::Granter, publish::Command, sign::Signer, source::dir::Rescan,
+    auth::Authenticator, ca::Subject, grant::Granter, publish::Command, sign::Signer, source::Rescan,
 };
 
 /// `Settle` without a time-out.
@@ -63,12 +63,12 @@ impl InspectService {
 #[tonic::async_trait]
 impl Inspect for InspectService {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        self.authenticator.admin(request.metadata())?;
+        self.authenticator.admin(request.metadata()).await?;
         self.ask(Instant::now() + ANSWER, Command::Status).await.map(Response::new)
     }
 
     async fn settle(&self, request: Request<v1::SettleRequest>) -> Result<Response<v1::SettleReply>, Status> {
-        self.authenticator.admin(request.metadata())?;
+        self.authenticator.admin(request.metadata()).await?;
         let bound = match request.into_inner().timeout_ms {
             0 => SETTLE_DEFAULT,
             milliseconds => Duration::from_millis(milliseconds).min(SETTLE_MOST),
@@ -85,7 +85,7 @@ impl Inspect for InspectService {
     }
 
     async fn dump(&self, request: Request<v1::DumpRequest>) -> Result<Response<v1::DumpReply>, Status> {
-        self.authenticator.admin(request.metadata())?;
+        self.authenticator.admin(request.metadata()).await?;
         let node = Some(request.into_inner().node).filter(|node| !node.is_empty()).map(NodeName::new);
         let asked = |reply| Command::Dump(node.clone(), reply);
         match self.ask(Instant::now() + ANSWER, asked).await? {
@@ -95,17 +95,17 @@ impl Inspect for InspectService {
     }
 
     async fn grant(&self, request: Request<v1::GrantRequest>) -> Result<Response<v1::GrantReply>, Status> {
-        self.authenticator.admin(request.metadata())?;
+        let asker = self.authenticator.admin(request.metadata()).await?;
         let node = NodeName::new(request.into_inner().node);
         let asked = |reply| Command::Locate(node.clone(), reply);
         let Some(located) = self.ask(Instant::now() + ANSWER, asked).await? else {
             return Err(Status::not_found(format!("node {node} is not connected")));
         };
-        let token = self.granter.mint(&node, "admin", OffsetDateTime::now_utc()).map_err(|error| {
+        let token = self.granter.mint(&node, &asker, OffsetDateTime::now_utc()).map_err(|error| {
             tracing::error!(%error, "no grant");
             Status::internal("the grant could not be signed")
         })?;
-        tracing::info!(%node, "granted inspection");
+        tracing::info!(%node, asker = &*asker, "granted inspection");
         let authority = self.signer.authority();
         Ok(Response::new(v1::GrantReply {
             token,

@@ -17,6 +17,8 @@ mod sample;
 mod serve;
 mod sign;
 mod source;
+mod state;
+mod status;
 mod tls;
 mod token;
 

@@ -17,6 +17,20 @@ pub struct SignLabels {
     pub result: &'static str,
 }
 
+/// Why a caller was not served.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// A word.
+    pub reason: &'static str,
+}
+
+/// What came of a write.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ResultLabels {
+    /// `written`, `gone`, `failed`.
+    pub result: &'static str,
+}
+
 /// A severity of findings.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct SeverityLabels {
@@ -58,8 +72,8 @@ pub struct Metrics {
     pub refused_resources: Counter,
     /// Streams that ended.
     pub stream_ends: Family<EndLabels, Counter>,
-    /// Callers with a bad token.
-    pub unauthenticated: Counter,
+    /// Callers with a bad token, or one that could not be checked.
+    pub unauthenticated: Family<ReasonLabels, Counter>,
     /// Signing requests.
     pub sign: Family<SignLabels, Counter>,
     /// Findings of the last compilation.
@@ -70,8 +84,12 @@ pub struct Metrics {
     pub tls_failures: Counter,
     /// Times that the source could not be read.
     pub source_failures: Counter,
-    /// Times that the state directory could not be written.
+    /// Since when the source cannot be read, as Unix time; 0 while it can.
+    pub source_unreadable_since: Gauge,
+    /// Times that the state could not be written.
     pub state_failures: Counter,
+    /// Statuses and conditions of objects.
+    pub status_writes: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -90,13 +108,15 @@ impl Metrics {
             deltas: Counter::default(),
             refused_resources: Counter::default(),
             stream_ends: Family::default(),
-            unauthenticated: Counter::default(),
+            unauthenticated: Family::default(),
             sign: Family::default(),
             diagnostics: Family::default(),
             enrolment: Family::default(),
             tls_failures: Counter::default(),
             source_failures: Counter::default(),
+            source_unreadable_since: Gauge::default(),
             state_failures: Counter::default(),
+            status_writes: Family::default(),
         };
         metrics.register(&mut registry);
         metrics.registry = Arc::new(registry);
@@ -128,7 +148,8 @@ impl Metrics {
             self.refused_resources.clone(),
         );
         registry.register("stream_ends", "Node streams that ended, by reason", self.stream_ends.clone());
-        registry.register("unauthenticated", "Calls without a valid token", self.unauthenticated.clone());
+        let unauthenticated = self.unauthenticated.clone();
+        registry.register("unauthenticated", "Calls without a valid token, by reason", unauthenticated);
         registry.register("sign_requests", "Signing requests, by result", self.sign.clone());
         registry.register("diagnostics", "Findings of the last compilation", self.diagnostics.clone());
         registry.register("enrolment", "Workloads in the mesh, by stage", self.enrolment.clone());
@@ -138,11 +159,24 @@ impl Metrics {
             self.tls_failures.clone(),
         );
         registry.register("source_failures", "Times the source was unreadable", self.source_failures.clone());
+        registry.register_with_unit(
+            "source_unreadable_since_timestamp",
+            "Since when the source cannot be read, as Unix time; 0 while it can",
+            Unit::Seconds,
+            self.source_unreadable_since.clone(),
+        );
         registry.register(
             "state_failures",
             "Times the state could not be written",
             self.state_failures.clone(),
         );
+        let status_writes = self.status_writes.clone();
+        registry.register("status_writes", "Statuses written to objects, by result", status_writes);
+    }
+
+    /// Since when the source cannot be read; None: it can.
+    pub fn source_away(&self, since: Option<time::OffsetDateTime>) {
+        self.source_unreadable_since.set(since.map_or(0, time::OffsetDateTime::unix_timestamp));
     }
 
     /// The OpenMetrics text.

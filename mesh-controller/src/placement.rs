@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use mesh_model::{
     identity::Identity,
-    name::NodeName,
+    name::{NodeName, WorkloadUid},
     resource::Resource,
     workload::{Enrolment, Workload},
 };
@@ -15,6 +15,7 @@ use mesh_model::{
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Placement {
     nodes: HashMap<NodeName, BTreeMap<Identity, Placed>>,
+    workloads: HashMap<WorkloadUid, NodeName>,
 }
 
 /// What is known of one identity on one node.
@@ -66,7 +67,13 @@ impl Placement {
         }
     }
 
+    /// Where the workload runs.
+    pub fn node_of(&self, workload: &WorkloadUid) -> Option<&NodeName> {
+        self.workloads.get(workload)
+    }
+
     fn add(&mut self, workload: &Workload) {
+        self.workloads.insert(workload.uid.clone(), workload.node.clone());
         let enrolled = workload.enrolment == Enrolment::Yes;
         let identities = self.nodes.entry(workload.node.clone()).or_default();
         let placed = identities.entry(workload.identity.clone()).or_insert(Placed { enrolled: false });

@@ -1,8 +1,9 @@
 //! The publisher: one task that owns the facts, the hand-shake and what every node holds. Whatever changes any of these is a
 //! [`Command`] to it, so nothing here is ever seen half done.
 //!
-//! Invariant: after each batch of commands it compiles at most as often as the hand-shake moves, remembers on disk what it is about
-//! to call HBONE, and only then sends. A node that does not acknowledge in time loses its stream, never the others'.
+//! Invariant: after each batch of commands it compiles at most as often as the hand-shake moves, remembers what it is about to call
+//! HBONE, and only then sends; what cannot be remembered is not called so. A node that does not acknowledge in time loses its stream,
+//! never the others'.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_api::{Code, Diagnostic, EnrolmentDecision, Index, Options, Severity};
+use mesh_api::{
+    Changed, Code, Diagnostic, EnrolmentDecision, Index, ObjectRef, Options, RouteStatus, Severity,
+};
 use mesh_model::{
     name::{NodeName, WorkloadUid},
     resource::{Resource, ResourceKey},
@@ -27,8 +30,7 @@ use crate::{
     enrol::{Enrolments, Evidence, Stage, Wish, Witness},
     metrics::{EndLabels, Metrics, SeverityLabels, StageLabels},
     placement::Placement,
-    source::FileChanges,
-    token::TokenFiles,
+    source::Changes,
 };
 
 mod command;
@@ -36,6 +38,7 @@ mod connection;
 mod memory;
 mod picture;
 mod settle;
+mod statuses;
 mod stream;
 mod view;
 
@@ -44,6 +47,7 @@ use connection::Connection;
 pub use memory::{Memory, MemoryError};
 use picture::Picture;
 use settle::Waiter;
+pub use statuses::{PodStatus, Statuses, Verdict};
 use stream::Stream;
 
 /// A node that lost its stream this recently may be about to come back, and still believes what it was told.
@@ -58,7 +62,6 @@ const MAX_WAITERS: usize = 256;
 /// See the module.
 pub struct Publisher {
     facts: Facts,
-    token_files: TokenFiles,
     memory: Memory,
     metrics: Metrics,
     outputs: Outputs,
@@ -68,6 +71,8 @@ pub struct Publisher {
     enrolments: Enrolments,
     picture: Picture,
     wishes: BTreeMap<WorkloadUid, Wish>,
+    decisions: BTreeMap<WorkloadUid, EnrolmentDecision>,
+    route_statuses: Arc<BTreeMap<ObjectRef, RouteStatus>>,
     diagnostics: Vec<Diagnostic>,
     source_error: Option<String>,
     loaded: bool,
@@ -81,18 +86,10 @@ pub struct Publisher {
 
 impl Publisher {
     /// A publisher that knows nothing but what was published before it.
-    pub fn new(
-        options: Options,
-        facts: Facts,
-        token_files: TokenFiles,
-        memory: Memory,
-        metrics: Metrics,
-        outputs: Outputs,
-    ) -> Self {
+    pub fn new(options: Options, facts: Facts, memory: Memory, metrics: Metrics, outputs: Outputs) -> Self {
         Self {
             facts,
-            token_files,
-            enrolments: Enrolments::restore(memory.published().clone()),
+            enrolments: Enrolments::restore(memory.published()),
             memory,
             metrics,
             outputs,
@@ -100,6 +97,8 @@ impl Publisher {
             nodes: BTreeSet::new(),
             picture: Picture::default(),
             wishes: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            route_statuses: Arc::default(),
             diagnostics: Vec::new(),
             source_error: None,
             loaded: false,
@@ -130,7 +129,7 @@ impl Publisher {
                     self.handle(command);
                 }
             }
-            self.advance();
+            self.advance().await;
         }
         for (_, connection) in std::mem::take(&mut self.connections) {
             connection.close(Status::unavailable("the controller is shutting down"));
@@ -141,6 +140,8 @@ impl Publisher {
         // Answers are dropped when the asker has gone.
         match command {
             Command::Source(changes) => self.source_changed(changes),
+            Command::Leaving(leaving) => self.stale |= self.index.set_leaving(leaving) == Changed::Yes,
+            Command::Forgotten => self.memory.forgotten(),
             Command::Connect(connect, reply) => {
                 let id = self.connect(connect);
                 let _ = reply.send(id);
@@ -164,21 +165,28 @@ impl Publisher {
         }
     }
 
-    fn source_changed(&mut self, changes: FileChanges) {
+    fn source_changed(&mut self, changes: Changes) {
         if let Some(error) = &changes.unreadable {
             tracing::error!(%error, "the source cannot be read; everything stays as it was");
             self.metrics.source_failures.inc();
         }
-        // A source that never could be read is not an empty mesh.
-        self.loaded |= changes.unreadable.is_none();
+        // A source that never could be read, or not yet in whole, is not an empty mesh.
+        let loaded = self.loaded || (changes.unreadable.is_none() && !changes.partial);
+        let mut changed = loaded != self.loaded || changes.unreadable != self.source_error;
+        self.loaded = loaded;
         self.source_error = changes.unreadable;
         for parsed in changes.parsed {
-            let _ = self.index.apply_file(parsed);
+            changed |= self.index.apply_file(parsed) == Changed::Yes;
         }
         for file in changes.removed {
-            let _ = self.index.remove_file(&file);
+            changed |= self.index.remove_file(&file) == Changed::Yes;
         }
-        self.stale = true;
+        self.stale |= changed;
+        self.outputs.readiness.send_if_modified(|readiness| {
+            let changed = readiness.source_error != self.source_error;
+            readiness.source_error.clone_from(&self.source_error);
+            changed
+        });
     }
 
     fn connect(&mut self, connect: Connect) -> StreamId {
@@ -231,38 +239,51 @@ impl Publisher {
     }
 
     /// Brings everything up to what is known: compiles, moves the hand-shake, sends, answers.
-    fn advance(&mut self) {
+    async fn advance(&mut self) {
         let now = Instant::now();
         if self.loaded {
-            self.compile_and_step(now);
+            self.compile_and_step(now).await;
             self.dismiss_unknown_nodes();
             self.expire(now);
             self.send(now);
         }
+        self.tell_statuses(now);
         self.answer_settled(now);
         self.metrics.connected_nodes.set(self.connections.len() as i64);
     }
 
-    fn compile_and_step(&mut self, now: Instant) {
+    async fn compile_and_step(&mut self, now: Instant) {
         for _ in 0..MAX_ROUNDS {
             if self.stale {
                 self.compile();
                 self.stale = false;
             }
+            let before = self.enrolments.enrolled();
             let witness =
                 View { connections: &self.connections, left_at: &self.left_at, picture: &self.picture, now };
             let generation = self.picture.generation();
-            self.stale = self.enrolments.step(&self.wishes, &witness, generation, now.into_std());
+            self.enrolments.step(&self.wishes, &witness, generation, now.into_std());
+            self.remember(&before.published).await;
+            self.stale = before != self.enrolments.enrolled();
             if !self.stale {
                 break;
             }
         }
-        // Before anything is sent; a disk that fails costs us the memory of a restart, not the mesh.
-        if let Err(error) = self.memory.write(&self.enrolments.enrolled().published) {
-            self.metrics.state_failures.inc();
-            tracing::error!(%error, "what is published as HBONE cannot be remembered");
-        }
         self.count_stages();
+    }
+
+    /// Before anything is compiled or sent: what cannot be remembered as HBONE is not called so.
+    async fn remember(&mut self, before: &BTreeSet<WorkloadUid>) {
+        let published = self.enrolments.enrolled().published;
+        match self.memory.write(&published).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                self.metrics.state_failures.inc();
+                tracing::error!(%error, "what is published as HBONE cannot be remembered: nothing is added to it");
+            }
+        }
+        self.enrolments.hold_back(published.difference(before));
     }
 
     fn compile(&mut self) {
@@ -270,6 +291,10 @@ impl Publisher {
         let compiled = mesh_api::compile(&self.index, &self.enrolments.enrolled());
         self.metrics.compile_seconds.observe(began.elapsed().as_secs_f64());
         self.wishes = wishes(&compiled.resources, &compiled.enrolment);
+        self.decisions = compiled.enrolment;
+        if *self.route_statuses != compiled.route_statuses {
+            self.route_statuses = Arc::new(compiled.route_statuses);
+        }
         let mut diagnostics = compiled.diagnostics;
         diagnostics.extend(self.foreign_trust_domain(&compiled.resources));
         self.log_news(&diagnostics);
@@ -308,23 +333,15 @@ impl Publisher {
         })
     }
 
-    /// Tokens for the nodes that there are.
+    /// Makes known which nodes there are.
     fn update_nodes(&mut self) {
         let nodes: BTreeSet<NodeName> = self.index.nodes().into_iter().collect();
         if nodes == self.nodes && self.outputs.readiness.borrow().compiled {
             return;
         }
-        match self.token_files.load(&nodes) {
-            Ok((tokens, refused)) => {
-                for error in refused {
-                    tracing::error!(%error, "a node has no token");
-                }
-                self.outputs.tokens.send_replace(Arc::new(tokens));
-            }
-            Err(error) => {
-                self.metrics.state_failures.inc();
-                tracing::error!(%error, "tokens cannot be read or written; those in use stay");
-            }
+        if let Err(error) = self.outputs.roster.set(&nodes) {
+            self.metrics.state_failures.inc();
+            tracing::error!(%error, "tokens cannot be read or written; those in use stay");
         }
         self.left_at.retain(|node, _| nodes.contains(node));
         let now = Instant::now();
@@ -419,8 +436,11 @@ impl Publisher {
         // A withdrawal also ends when a node that left has been away for long.
         let now = Instant::now();
         let returns = self.left_at.values().map(|left| *left + MAY_RETURN).filter(|until| *until > now);
-        let returns = withdrawal.is_some().then(|| returns.min()).flatten();
-        acknowledgements.chain(waiters).chain(withdrawal).chain(returns).min()
+        // So do a condition that says so and the end of an uninstallation.
+        let waits = withdrawal.is_some() || self.is_leaving_still() || !self.outputs.statuses.is_closed();
+        let returns = waits.then(|| returns.min()).flatten();
+        let memory = self.memory.retry_at();
+        acknowledgements.chain(waiters).chain(withdrawal).chain(returns).chain(memory).min()
     }
 }
 

@@ -61,7 +61,7 @@ impl Control for ControlService {
         &self,
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let node = self.authenticator.node(request.metadata())?;
+        let node = self.authenticator.node(request.metadata()).await?;
         // Room for the one delta that is under way and a farewell.
         let (outbound, stream) = mpsc::channel(2);
         let publisher = self.publisher.clone();
@@ -75,7 +75,7 @@ impl Control for ControlService {
     }
 
     async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignReply>, Status> {
-        let node = self.authenticator.node(request.metadata())?;
+        let node = self.authenticator.node(request.metadata()).await?;
         let signed = self.signed(&node, request.into_inner()).await;
         let result = signed.as_ref().map_or_else(Refused::reason, |_| "signed");
         self.metrics.sign.get_or_create(&SignLabels { result }).inc();

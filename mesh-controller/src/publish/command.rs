@@ -11,7 +11,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{placement::Placement, source::FileChanges, token::Tokens};
+use super::Statuses;
+use crate::{auth::Roster, placement::Placement, source::Changes};
 
 /// Commands waiting; then the senders wait.
 pub const COMMANDS: usize = 1024;
@@ -62,7 +63,11 @@ pub struct Located {
 #[derive(Debug)]
 pub enum Command {
     /// The source changed.
-    Source(FileChanges),
+    Source(Changes),
+    /// The mesh is being uninstalled, or is not any more.
+    Leaving(bool),
+    /// What was published is not remembered where it is kept: somebody removed it.
+    Forgotten,
     /// A node came.
     Connect(Connect, oneshot::Sender<StreamId>),
     /// A node said something.
@@ -93,16 +98,18 @@ pub struct Readiness {
 pub struct Outputs {
     /// Who runs where, for signing.
     pub placement: watch::Sender<Arc<Placement>>,
-    /// Who may call.
-    pub tokens: watch::Sender<Arc<Tokens>>,
+    /// Which nodes there are, for those who check callers.
+    pub roster: Roster,
     /// Whether we can serve.
     pub readiness: watch::Sender<Readiness>,
+    /// What objects are to be told; None until the first compilation. Without a receiver nothing is made.
+    pub statuses: watch::Sender<Option<Arc<Statuses>>>,
 }
 
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// `dir:PATH`.
+    /// `dir:PATH` or `kubernetes`.
     pub source: String,
     /// RFC 3339.
     pub ca_not_after: String,

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::FileChanges;
+use super::Changes;
 use crate::publish::Command;
 
 /// A file of this size holds some thousand objects; larger ones are refused.
@@ -36,20 +36,6 @@ const QUIET: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How late a change is seen that caused no notification.
 const POLL: Duration = Duration::from_secs(5);
-
-/// Asks for a look at the files now.
-#[derive(Clone, Debug)]
-pub struct Rescan {
-    requests: mpsc::Sender<oneshot::Sender<()>>,
-}
-
-impl Rescan {
-    /// Returns when everything that the files say has been sent to the publisher; false if the source has stopped.
-    pub async fn now(&self) -> bool {
-        let (done, answered) = oneshot::channel();
-        self.requests.send(done).await.is_ok() && answered.await.is_ok()
-    }
-}
 
 /// The directory, and what it said at the last look.
 #[derive(Debug)]
@@ -70,7 +56,7 @@ struct Known {
 #[derive(Debug, Default, PartialEq)]
 pub struct Looked {
     /// What is different; None if nothing is.
-    pub changes: Option<FileChanges>,
+    pub changes: Option<Changes>,
     /// A file is being written: look again soon.
     pub again: bool,
 }
@@ -89,7 +75,7 @@ impl Directory {
             Err(error) => return Looked { changes: self.unreadable(&error), again: false },
         };
         let recovered = self.unreadable.take().is_some();
-        let mut changes = FileChanges::default();
+        let mut changes = Changes::default();
         let mut again = false;
         let mut present = BTreeSet::new();
         for (position, name) in names.into_iter().enumerate() {
@@ -118,13 +104,13 @@ impl Directory {
     }
 
     /// Said once per reason.
-    fn unreadable(&mut self, error: &io::Error) -> Option<FileChanges> {
+    fn unreadable(&mut self, error: &io::Error) -> Option<Changes> {
         let reason = format!("{}: {error}", self.path.display());
         if self.unreadable.as_ref() == Some(&reason) {
             return None;
         }
         self.unreadable = Some(reason.clone());
-        Some(FileChanges { unreadable: Some(reason), ..FileChanges::default() })
+        Some(Changes { unreadable: Some(reason), ..Changes::default() })
     }
 }
 
@@ -166,7 +152,7 @@ pub async fn watch(
             if let Some(directory) = directory.as_ref().filter(|_| watcher.is_none() || away) {
                 watcher = self::watcher(&directory.path, &changed);
             }
-            let changes = looked.changes.or_else(|| first.then(FileChanges::default));
+            let changes = looked.changes.or_else(|| first.then(Changes::default));
             first = false;
             if let Some(changes) = changes
                 && publisher.send(Command::Source(changes)).await.is_err()
@@ -196,12 +182,6 @@ async fn look(directory: &mut Option<Directory>, patient: bool) -> Option<Looked
     let (looking, looked) = looked.await.ok()?;
     *directory = Some(looking);
     Some(looked)
-}
-
-/// A source and the handle to ask it.
-pub fn rescan_channel() -> (Rescan, mpsc::Receiver<oneshot::Sender<()>>) {
-    let (requests, receiver) = mpsc::channel(64);
-    (Rescan { requests }, receiver)
 }
 
 async fn wait_for_quiet(changed: &Notify) {

@@ -3,12 +3,13 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use crate::source::rescan_channel;
 
 fn node(name: &str) -> String {
     format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")
 }
 
-fn files(changes: &FileChanges) -> Vec<&str> {
+fn files(changes: &Changes) -> Vec<&str> {
     changes.parsed.iter().map(|parsed| parsed.file.as_str()).collect()
 }
 
@@ -65,7 +66,7 @@ fn a_directory_that_is_away_changes_nothing() {
     assert!(changes.unreadable.unwrap().contains("mesh"));
     assert_eq!(directory.look(None).changes, None);
     fs::create_dir(&path).unwrap();
-    assert_eq!(directory.look(None).changes, Some(FileChanges::default()), "it is back");
+    assert_eq!(directory.look(None).changes, Some(Changes::default()), "it is back");
     fs::write(path.join("a.yaml"), node("a")).unwrap();
     directory.look(None).changes.unwrap();
     fs::rename(&path, root.path().join("away")).unwrap();
@@ -99,7 +100,7 @@ async fn changes_are_noticed_without_being_asked() {
     let stop = CancellationToken::new();
     let watching =
         tokio::spawn(watch(Directory::new(root.path().to_owned()), publisher, requests, stop.clone()));
-    assert_eq!(next(&mut commands).await, FileChanges::default());
+    assert_eq!(next(&mut commands).await, Changes::default());
     fs::write(root.path().join(".new"), node("a")).unwrap();
     fs::rename(root.path().join(".new"), root.path().join("a.yaml")).unwrap();
     // The slow poll is 5 s away.
@@ -175,7 +176,7 @@ async fn a_rescan_waits_for_a_writer_to_pause() {
     stop.cancel();
 }
 
-async fn next(commands: &mut mpsc::Receiver<Command>) -> FileChanges {
+async fn next(commands: &mut mpsc::Receiver<Command>) -> Changes {
     match commands.recv().await {
         Some(Command::Source(changes)) => changes,
         other => panic!("{other:?}"),
