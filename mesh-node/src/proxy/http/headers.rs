@@ -3,7 +3,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{self, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::PathAndQuery,
+    uri::{Authority, PathAndQuery},
 };
 use mesh_model::{
     identity::Identity, mesh::PathNormalization, path::normalize, request::RequestHead, route::HeaderEdits,
@@ -49,6 +49,8 @@ pub struct Target {
     pub authority: Box<str>,
     /// Normalised, origin-form: what is matched is what is forwarded.
     pub uri: Uri,
+    /// The authority came with the target, and Host may say something else.
+    replaces_host: bool,
 }
 
 impl Target {
@@ -74,8 +76,12 @@ impl Target {
             (None, None) if parts.version == Version::HTTP_10 => "",
             (None, None) => return Err(Answer::bad_request("missing_host_header")),
         };
+        if !is_host(authority) {
+            return Err(Answer::bad_request("http1.invalid_host"));
+        }
         let authority = authority.to_ascii_lowercase().into_boxed_str();
-        Ok(Self { authority, uri: normalized(&parts.uri, how)? })
+        let replaces_host = parts.uri.authority().is_some();
+        Ok(Self { authority, uri: normalized(&parts.uri, how)?, replaces_host })
     }
 
     /// What policies and routes look at.
@@ -89,6 +95,11 @@ impl Target {
             headers,
         }
     }
+}
+
+/// Whether this is a host with or without a port, or nothing at all (RFC 9112 §3.2). A user before an `@` is read as host by some.
+fn is_host(text: &str) -> bool {
+    text.is_empty() || (!text.contains('@') && text.parse::<Authority>().is_ok())
 }
 
 /// The origin-form of a target with a normalised path.
@@ -120,7 +131,7 @@ pub fn take_off_hop(headers: &mut HeaderMap) -> bool {
             HeaderName::try_from(token).ok()
         })
         .collect();
-    upgrade &= headers.contains_key(UPGRADE);
+    upgrade &= headers.contains_key(UPGRADE) && !headers.get_all(UPGRADE).iter().any(hides_requests);
     for name in named {
         // A message cannot name its own framing or its host as something to be dropped.
         let kept = [UPGRADE, HOST, header::CONTENT_LENGTH, CONNECTION].contains(&name);
@@ -139,8 +150,18 @@ pub fn take_off_hop(headers: &mut HeaderMap) -> bool {
     upgrade
 }
 
+/// Whether requests would go on after the upgrade in a form that nobody here reads: no policy would see them. Such an offer may be
+/// ignored (RFC 9110 §7.8).
+fn hides_requests(upgrade: &HeaderValue) -> bool {
+    let hides = |protocol: &str| {
+        let name = protocol.split('/').next().unwrap_or_default().trim();
+        ["h2c", "h2", "h3", "http", "tls"].iter().any(|hiding| name.eq_ignore_ascii_case(hiding))
+    };
+    upgrade.to_str().map_or(true, |protocols| protocols.split(',').any(hides))
+}
+
 /// What the source's side adds to a request on its way out.
-pub fn prepare_request(headers: &mut HeaderMap, authority: &str) {
+pub fn prepare_request(headers: &mut HeaderMap, target: &Target) {
     for name in &STEERING {
         headers.remove(name);
     }
@@ -154,8 +175,9 @@ pub fn prepare_request(headers: &mut HeaderMap, authority: &str) {
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !headers.contains_key(HOST)
-        && let Ok(host) = HeaderValue::try_from(authority)
+    // What was judged is what the application hears (RFC 9112 §3.2.2).
+    if (target.replaces_host || !headers.contains_key(HOST))
+        && let Ok(host) = HeaderValue::try_from(&*target.authority)
     {
         headers.insert(HOST, host);
     }

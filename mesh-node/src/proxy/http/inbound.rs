@@ -71,7 +71,7 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
         }
     };
     let upgrade = headers::take_off_hop(&mut parts.headers);
-    headers::prepare_request(&mut parts.headers, &target.authority);
+    headers::prepare_request(&mut parts.headers, &target);
     headers::name_caller(&mut parts.headers, &inbound.workload.identity, inbound.peer.identity.as_ref());
     report.named(&parts.headers);
     let body = Replayable::new(incoming, worker.limits().retry_body_bytes, &worker.buffers);

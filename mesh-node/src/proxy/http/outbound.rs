@@ -104,7 +104,7 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
         Err(answer) => return answered(report, &answer),
     };
     let upgrade = headers::take_off_hop(&mut parts.headers);
-    headers::prepare_request(&mut parts.headers, &target.authority);
+    headers::prepare_request(&mut parts.headers, &target);
     report.named(&parts.headers);
 
     let planned = match plan(connection, &snapshot, &caller, &target, &mut parts, &mut report) {

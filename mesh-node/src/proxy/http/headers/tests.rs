@@ -40,6 +40,37 @@ fn a_request_with_two_meanings_is_refused() {
 }
 
 #[test]
+fn the_host_that_was_judged_is_the_host_that_is_forwarded() {
+    for (uri, expected) in [("http://Open/x", "open"), ("/x", "Secret")] {
+        let mut parts = parts(uri, &[("host", "Secret")]);
+        let target = Target::read(&parts, PathNormalization::Base).unwrap();
+        prepare_request(&mut parts.headers, &target);
+        assert_eq!(parts.headers[HOST], expected, "{uri}");
+        assert!(target.authority.eq_ignore_ascii_case(expected));
+    }
+}
+
+#[test]
+fn a_host_that_is_none_is_refused() {
+    let read = |host| Target::read(&parts("/", &[("host", host)]), PathNormalization::Base);
+    for bad in ["a b", "a/b", "open@secret", "a?b", "a#b", "[::1", "a,b c"] {
+        assert_eq!(read(bad).err().map(|answer| answer.status.as_u16()), Some(400), "{bad}");
+    }
+    for good in ["", "a", "a.b:80", "10.0.0.1:80", "[fd00::1]:80", "under_score.shop"] {
+        assert!(read(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn an_upgrade_to_requests_that_no_policy_would_see_is_not_passed_on() {
+    for hiding in ["h2c", "H2C", "websocket, h2c", "HTTP/2.0", "TLS/1.2", "h2c\u{e9}"] {
+        let mut headers = parts("/", &[("connection", "upgrade"), ("upgrade", hiding)]).headers;
+        assert!(!take_off_hop(&mut headers), "{hiding}");
+        assert!(!headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION), "{hiding}");
+    }
+}
+
+#[test]
 fn hop_headers_are_taken_off_and_an_upgrade_is_kept() {
     let mut headers = parts(
         "/",
