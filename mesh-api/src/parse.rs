@@ -171,7 +171,8 @@ impl Reader {
     /// A policy that cannot be read must fail closed: what is known of it goes on.
     fn refuse(&mut self, document: &yaml::Document<'_>, value: &Value, at: &Field, kind: Kind) {
         let origin = Origin { file: self.file.clone(), line: document.line_of(at) };
-        self.parsed.refused.extend(outline(kind, value).map(|policy| (policy, origin)));
+        let policy = outline(kind, value, origin.line);
+        self.parsed.refused.extend(policy.map(|policy| (policy, origin)));
     }
 
     fn report(
@@ -283,7 +284,8 @@ fn reference(kind: Kind, value: &Value) -> Option<ObjectRef> {
         true => metadata.get("namespace").and_then(Value::as_str).unwrap_or(DEFAULT_NAMESPACE),
         false => "",
     };
-    Some(ObjectRef { kind, namespace: namespace.into(), name: metadata.get("name")?.as_str()?.into() })
+    let name = metadata.get("name")?.as_str().filter(|name| !name.is_empty())?;
+    Some(ObjectRef { kind, namespace: namespace.into(), name: name.into() })
 }
 
 /// The kind with the object's name, if it has one.
@@ -294,14 +296,13 @@ fn title(value: &Value, kind: &str) -> String {
     }
 }
 
-/// Name and selector of a policy that could not be read. Without a readable selector it stands for the whole namespace.
-fn outline(kind: Kind, value: &Value) -> Option<Object> {
-    let reference = reference(kind, value)?;
-    let metadata = ObjectMeta {
-        name: Some(reference.name.to_string()),
-        namespace: Some(reference.namespace.to_string()),
-        ..ObjectMeta::default()
-    };
+/// Name and selector of a policy that could not be read. Without a readable selector it stands for the whole namespace; without a name it
+/// gets one of its line: nodes refuse what has none.
+fn outline(kind: Kind, value: &Value, line: u32) -> Option<Object> {
+    let text = |pointer| value.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let name = text("/metadata/name").map_or_else(|| format!("unnamed-{line}"), str::to_owned);
+    let namespace = text("/metadata/namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned();
+    let metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() };
     let selector = value
         .pointer("/spec/selector")
         .and_then(|selector| Some(typed::<WorkloadSelector>(selector).ok()?.object));

@@ -3,19 +3,50 @@
 //! The YAML reader tells lines only in errors. So the text is read once more by a reader that walks down the path and fails, on
 //! purpose, where the path ends.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::field::{Field, Step};
+use super::field::Step;
 
-/// The line, from 1, of the deepest part of `field` that is there; None if not even the first is.
-pub(super) fn line(text: &str, field: &Field) -> Option<u32> {
-    (1..=field.steps().len()).rev().find_map(|depth| {
-        let walk = Walk { steps: &field.steps()[..depth] };
+/// One entry of a List, as a text of its own: a sequence of one.
+pub(super) struct Item {
+    pub(super) text: Range<usize>,
+    /// Lines of the document before it.
+    pub(super) lines_before: u32,
+}
+
+/// The entries of the `items` of a List as kubectl writes it, each from its dash on; none if it is written otherwise.
+pub(super) fn items(text: &str) -> Vec<Item> {
+    let mut found: Vec<Item> = Vec::new();
+    let mut dash: Option<&str> = None;
+    let mut inside = false;
+    let mut offset = 0;
+    for (number, line) in (0_u32..).zip(text.split_inclusive('\n')) {
+        let content = line.trim_start_matches(' ');
+        let indent = &line[..line.len() - content.len()];
+        let begins = content.starts_with("- ") && dash.is_none_or(|dash| dash == indent);
+        if inside && begins {
+            dash = Some(indent);
+            found.push(Item { text: offset..offset, lines_before: number });
+        } else if indent.is_empty() && !content.trim_end().is_empty() && !content.starts_with('#') {
+            inside = line.trim_end() == "items:";
+        }
+        offset += line.len();
+        if let Some(item) = found.last_mut().filter(|_| inside) {
+            item.text.end = offset;
+        }
+    }
+    found
+}
+
+/// The line, from 1, of the deepest part of the path that is there; None if not even the first is.
+pub(super) fn line(text: &str, steps: &[Step]) -> Option<u32> {
+    (1..=steps.len()).rev().find_map(|depth| {
+        let walk = Walk { steps: &steps[..depth] };
         let error = walk.deserialize(serde_yaml_ng::Deserializer::from_str(text)).err()?;
         u32::try_from(error.location()?.line()).ok()
     })

@@ -195,3 +195,65 @@ fn a_newer_api_server_may_have_fields_that_are_not_known_here() {
     });
     assert!(mesh_api::parse_value(&origin, &policy).is_broken());
 }
+
+#[test]
+fn brackets_without_end_are_refused_before_the_reader_takes_minutes_for_them() {
+    for open in ["[", "{a: ", "{a: [", "- {"] {
+        let began = std::time::Instant::now();
+        let (code, line, _, message) = finding(&["a:\n ", &open.repeat(200_000)].concat());
+        assert_eq!((code, line), (Code::Malformed, 2), "{open}");
+        assert!(message.contains("brackets are open"), "{open}: {message}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{open}: {:?}", began.elapsed());
+    }
+    let closed = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{x: \"{}\"}}\n",
+        "[a] {b} ".repeat(1000)
+    );
+    assert_eq!(parse("closed.yaml", &closed).diagnostics, vec![], "brackets that close count for nothing");
+}
+
+#[test]
+fn a_list_of_many_is_read_in_a_moment_with_the_line_of_each_entry_and_field() {
+    let entry = |number: usize| {
+        format!(
+            "- apiVersion: v1\n  kind: Pod\n  metadata:\n    name: p{number}\n  spec:\n    serviceAcount: x\n    containers:\n    - name: a\n"
+        )
+    };
+    let text = ["apiVersion: v1\nkind: List\nitems:\n".to_owned(), (0..4000).map(entry).collect()].concat();
+    let began = std::time::Instant::now();
+    let parsed = parse("list.yaml", &text);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(parsed.diagnostics.len(), 4000);
+    for (number, finding) in (0_u32..).zip(&parsed.diagnostics) {
+        assert_eq!(finding.field, format!("items[{number}].spec.serviceAcount"));
+        assert_eq!(finding.origin.as_ref().map(|origin| origin.line), Some(4 + number * 8 + 5), "{number}");
+    }
+}
+
+#[test]
+fn looking_for_the_lines_of_many_fields_of_one_text_comes_to_an_end() {
+    let labels: String = (0..20_000).map(|number| format!("  x{number}: 1\n")).collect();
+    let text = ["apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n".to_owned(), labels].concat();
+    let began = std::time::Instant::now();
+    let parsed = parse("pod.yaml", &text);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(
+        parsed.diagnostics.len() >= 20_000 || parsed.diagnostics.len() == 1,
+        "{}",
+        parsed.diagnostics.len()
+    );
+}
+
+#[test]
+fn a_policy_without_a_name_fails_closed_under_one_that_nodes_take() {
+    for name in ["", "name: '', "] {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{{name}namespace: shop}}\nspec: {{}}\n"
+        );
+        let parsed = parse("nameless.yaml", &text);
+        let refused: Vec<_> = parsed.refused.iter().map(|(policy, _)| policy.reference()).collect();
+        assert_eq!(refused.len(), 1, "{name}");
+        assert_eq!((&*refused[0].namespace, &*refused[0].name), ("shop", "unnamed-1"), "{name}");
+        assert!(parsed.is_broken());
+    }
+}
