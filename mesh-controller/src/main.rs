@@ -22,6 +22,8 @@ mod status;
 mod tls;
 mod token;
 
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::Parser;
 use config::{Config, LogFormat};
@@ -29,11 +31,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// How long what still reads or writes at the end is waited for.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     start_log(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(config))
+    let result = runtime.block_on(run(config));
+    // A look at a disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(LAST_WAIT);
+    result
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

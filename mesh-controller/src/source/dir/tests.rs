@@ -58,6 +58,21 @@ fn what_cannot_be_read_is_a_finding_of_that_file() {
 }
 
 #[test]
+fn a_file_that_never_ends_its_read_holds_up_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    // Regular for stat, and a read of it waits for the kernel's next message.
+    symlink("/proc/kmsg", root.path().join("a.yaml")).unwrap();
+    fs::write(root.path().join("b.yaml"), node("b")).unwrap();
+    let (told, looked) = std::sync::mpsc::channel();
+    let path = root.path().to_owned();
+    std::thread::spawn(move || told.send(Directory::new(path).look(None)));
+    let looked = looked.recv_timeout(Duration::from_secs(20)).expect("the look comes to an end");
+    let changes = looked.changes.unwrap();
+    assert_eq!(files(&changes), ["a.yaml", "b.yaml"]);
+    assert!(changes.parsed[0].is_broken() && !changes.parsed[1].is_broken());
+}
+
+#[test]
 fn a_directory_that_is_away_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("mesh");
