@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Health, Heartbeat},
-    bpf::{self, Hooks, HooksConfig},
+    bpf::{self, Claim, Hooks, HooksConfig},
     capture::{self, Announced},
     clock::Clock,
     config::{Arguments, Command, Config},
@@ -108,10 +108,12 @@ struct Running {
     telemetry: Telemetry,
     phase: PhaseControl,
     control: Runtime,
+    /// Held to the end: no other agent of our name before.
+    claim: Claim,
 }
 
 fn run_node(config: Config) -> anyhow::Result<ExitCode> {
-    log::start(&config.log)?;
+    let _log = log::start(&config.log)?;
     let running = start(config)?;
     running.wait_and_stop()
 }
@@ -122,7 +124,7 @@ fn start(config: Config) -> anyhow::Result<Running> {
     if let Err(error) = sys::open_sysctls() {
         tracing::warn!(%error, "/proc/sys is read-only and stays so: pods cannot be captured");
     }
-    let hooks = open_hooks(&config)?;
+    let (claim, hooks) = open_hooks(&config)?;
     let control = Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -177,16 +179,17 @@ fn start(config: Config) -> anyhow::Result<Running> {
         "serving"
     );
     drop(_inside);
-    Ok(Running { config, telemetry, phase: phase_control, control })
+    Ok(Running { config, telemetry, phase: phase_control, control, claim })
 }
 
-fn open_hooks(config: &Config) -> anyhow::Result<Arc<Hooks>> {
+fn open_hooks(config: &Config) -> anyhow::Result<(Claim, Arc<Hooks>)> {
     let hooks = HooksConfig {
         bpffs: config.bpffs.clone(),
         cgroup: config.cgroup.clone(),
         ..HooksConfig::new(config.instance.clone())
     };
-    Ok(Arc::new(Hooks::open(&hooks).context("opening the kernel hooks")?))
+    let claim = Claim::take(&hooks)?;
+    Ok((claim, Arc::new(Hooks::open(&hooks).context("opening the kernel hooks")?)))
 }
 
 fn certificates(
@@ -287,7 +290,7 @@ fn spawn_feed(
 impl Running {
     /// Waits for SIGTERM or SIGINT, then stops in order; a second signal ends the process at once.
     fn wait_and_stop(self) -> anyhow::Result<ExitCode> {
-        let Self { config, telemetry, phase, control } = self;
+        let Self { config, telemetry, phase, control, claim: _claim } = self;
         let code = control.block_on(async {
             let mut signals = Signals::listen()?;
             let name = signals.next().await;

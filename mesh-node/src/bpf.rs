@@ -10,6 +10,7 @@
 //! * A pod's entry in `PODS` is its switch: written last, removed first, replaced atomically.
 //! * All `unsafe` of this room is in `bpf/raw.rs`.
 
+mod claim;
 mod detach;
 mod enroll;
 mod entry;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 
 use crate::sys::{self, Cgroup2, Netns};
 
+pub use claim::Claim;
 pub use detach::{Detached, detach_all};
 pub use enroll::{Adopted, CapturedPod};
 pub use error::KernelError;

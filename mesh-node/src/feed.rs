@@ -116,11 +116,13 @@ impl Feed {
                 metrics: &metrics,
                 link: &link,
             };
+            let began = Instant::now();
             let ended = session.run(&mut applier, self.reporter.latest.subscribe()).await;
             metrics.connected.set(0);
             metrics.failures.inc();
             note_end(&link, ended.error.to_string());
-            if ended.received {
+            // One that ends at once is no recovery: two nodes of one name would take the stream from each other without a pause.
+            if ended.received && began.elapsed() >= self.limits.control_backoff_last {
                 backoff.reset();
             }
             tokio::time::sleep(backoff.next()).await;

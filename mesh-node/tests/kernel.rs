@@ -9,6 +9,8 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "kernel/claim.rs"]
+mod claim;
 #[path = "kernel/inbound.rs"]
 mod inbound;
 #[path = "kernel/life.rs"]

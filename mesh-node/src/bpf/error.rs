@@ -46,6 +46,14 @@ pub enum KernelError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// Another agent works on the same pins.
+    #[error(
+        "another agent runs as instance {instance:?}: stop it first, or give this one another --instance"
+    )]
+    Claimed {
+        /// The name that both have.
+        instance: String,
+    },
     /// cgroup v2 is not mounted.
     #[error("no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")]
     NoCgroup,

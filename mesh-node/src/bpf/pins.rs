@@ -30,6 +30,11 @@ impl Pins {
         Pins { instance, folder }
     }
 
+    /// Everything of the instance.
+    pub fn instance(&self) -> &Path {
+        &self.instance
+    }
+
     /// Pins of the maps.
     pub fn maps(&self) -> PathBuf {
         self.folder.join("maps")
