@@ -5,17 +5,18 @@
 //! there in name only (workloads are selected by it, and a policy that is named and missing denies), and a PeerAuthentication is
 //! STRICT for what it selects.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use mesh_model::{
-    identity::TrustDomain,
-    name::{Namespace, NodeName},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
+
+use mesh_model::name::NodeName;
 
 use crate::{
     admit,
     diagnostic::{Code, Diagnostic, Findings, Origin},
     object::{Kind, Object, ObjectRef},
+    options::Options,
     parse::Parsed,
 };
 
@@ -29,42 +30,14 @@ pub enum Changed {
     No,
 }
 
-/// What the process says about the mesh, where no object does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Options {
-    /// The trust domain, unless the mesh's settings name one.
-    pub trust_domain: TrustDomain,
-    /// Whether Istio's enrolment labels count (`istio.io/dataplane-mode`, `istio-injection`, `sidecar.istio.io/inject`).
-    pub istio_labels: bool,
-    /// What follows `svc.` in the full name of a service.
-    pub cluster_domain: String,
-    /// Where the mesh itself runs: never enrolled. None where it runs outside of what it serves.
-    pub own_namespace: Option<Namespace>,
-    /// Whether a pod's annotation may name its network namespace: in a directory its owner writes it, on a cluster anybody could.
-    pub trusts_netns: bool,
-    /// The mesh is being uninstalled: nobody is wanted any more.
-    pub leaving: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            trust_domain: TrustDomain::default(),
-            istio_labels: true,
-            cluster_domain: "cluster.local".to_owned(),
-            own_namespace: None,
-            trusts_netns: true,
-            leaving: false,
-        }
-    }
-}
-
 /// All facts. `apply`, `delete` and `reset` are for a watch; the `_file` calls for a directory.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Index {
     options: Options,
     /// An object may be defined in several files; the last file by name counts.
     objects: BTreeMap<ObjectRef, BTreeMap<Arc<str>, Version>>,
+    /// The same by file, without empty sets: of a watch each object is its own file, so a change must not cost a walk over all.
+    defined: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
     files: BTreeMap<Arc<str>, File>,
 }
 
@@ -154,7 +127,11 @@ impl Index {
 
     /// Takes one object out, wherever it was defined.
     pub fn delete(&mut self, object: &ObjectRef) -> Changed {
-        changed(self.objects.remove(object).is_some())
+        let Some(versions) = self.objects.remove(object) else { return Changed::No };
+        for file in versions.keys() {
+            self.forget(file, object);
+        }
+        Changed::Yes
     }
 
     /// Forgets everything but the options.
@@ -172,7 +149,7 @@ impl Index {
         if is_broken && was_good {
             return self.note(file, File { findings, was_good });
         }
-        let before = self.clone();
+        let before = self.said_by(&file);
         let mut named: BTreeMap<ObjectRef, u32> = BTreeMap::new();
         for (object, origin) in parsed.objects {
             let reference = object.reference();
@@ -191,8 +168,8 @@ impl Index {
             let _ = self.refuse(object, origin, Vec::new());
         }
         self.retain(&file, |reference| named.contains_key(reference));
-        let _ = self.note(file, File { findings, was_good: !is_broken });
-        changed(*self != before)
+        let _ = self.note(file.clone(), File { findings, was_good: !is_broken });
+        changed(self.said_by(&file) != before)
     }
 
     /// Forgets everything the file said.
@@ -272,6 +249,7 @@ impl Index {
         findings: Vec<Diagnostic>,
     ) -> Changed {
         let version = Version { standing, findings };
+        self.defined.entry(file.clone()).or_default().insert(reference.clone());
         let versions = self.objects.entry(reference).or_default();
         let same = versions.get(&file) == Some(&version);
         versions.insert(file, version);
@@ -298,16 +276,38 @@ impl Index {
         self.put(reference, file, standing, findings)
     }
 
+    /// Everything that the file contributes.
+    fn said_by(&self, file: &Arc<str>) -> (Option<File>, BTreeMap<ObjectRef, Version>) {
+        let version = |reference: &ObjectRef| {
+            Some((reference.clone(), self.objects.get(reference)?.get(file)?.clone()))
+        };
+        let versions = self.defined.get(file).into_iter().flatten().filter_map(version);
+        (self.files.get(file).cloned(), versions.collect())
+    }
+
     /// Keeps of the file's definitions only these; says whether any went.
     fn retain(&mut self, file: &str, keep: impl Fn(&ObjectRef) -> bool) -> bool {
-        let mut any = false;
-        self.objects.retain(|reference, versions| {
-            if !keep(reference) && versions.remove(file).is_some() {
-                any = true;
+        let defined = self.defined.get(file).into_iter().flatten();
+        let gone: Vec<ObjectRef> = defined.filter(|reference| !keep(reference)).cloned().collect();
+        for reference in &gone {
+            self.forget(file, reference);
+            let Some(versions) = self.objects.get_mut(reference) else { continue };
+            versions.remove(file);
+            if versions.is_empty() {
+                self.objects.remove(reference);
             }
-            !versions.is_empty()
-        });
-        any
+        }
+        !gone.is_empty()
+    }
+
+    /// The file no longer defines the object.
+    fn forget(&mut self, file: &str, object: &ObjectRef) {
+        if let Some(defined) = self.defined.get_mut(file) {
+            defined.remove(object);
+            if defined.is_empty() {
+                self.defined.remove(file);
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod index;
 pub mod object;
+pub mod options;
 pub mod parse;
 mod read;
 pub mod schema;
@@ -18,7 +19,8 @@ pub mod status;
 
 pub use compile::{Compiled, Enrolled, EnrolmentDecision, compile};
 pub use diagnostic::{Code, Diagnostic, Origin, Severity};
-pub use index::{Changed, Index, Options};
+pub use index::{Changed, Index};
 pub use object::{Kind, Object, ObjectRef};
+pub use options::Options;
 pub use parse::{Parsed, parse, parse_value};
 pub use status::{ParentStatus, RouteStatus};

@@ -10,7 +10,8 @@ use mesh_model::{
 use super::services::Services;
 use crate::{
     diagnostic::{Code, Findings},
-    index::{Index, Options},
+    index::Index,
+    options::Options,
 };
 
 /// `name.namespace.svc.cluster.local`.

@@ -1,6 +1,6 @@
 //! What holds whatever is written.
 
-use mesh_api::{Compiled, Enrolled, Index, compile, parse};
+use mesh_api::{Changed, Compiled, Enrolled, Index, compile, parse};
 use mesh_model::resource::{Resource, ResourceKey};
 use proptest::{prelude::*, sample::subsequence};
 
@@ -81,8 +81,62 @@ fn shop_and(files: &[(String, String)]) -> Index {
     index
 }
 
+/// One call of a watch or a directory: which file, and what it says now; None: it is gone.
+type Call = (usize, Option<Vec<String>>);
+
+fn calls(documents: Vec<String>) -> impl Strategy<Value = Vec<Call>> {
+    let says = prop::option::weighted(0.8, subsequence(documents, 0..=4).prop_shuffle());
+    prop::collection::vec((0_usize..3, says), 1..12)
+}
+
+fn make(index: &mut Index, (number, says): &Call) -> Changed {
+    let file = format!("{number}.yaml");
+    match says {
+        Some(documents) => index.apply_file(parse(&file, &documents.concat())),
+        None => index.remove_file(&file),
+    }
+}
+
+/// Those that neither reading nor admission refuses: what is refused depends on what was there before.
+fn sound() -> Vec<String> {
+    let is_sound = |document: &String| {
+        let parsed = parse("any.yaml", document);
+        !parsed.is_broken()
+            && parsed.objects.iter().all(|(object, origin)| {
+                !mesh_api::admit::is_refused(&mesh_api::admit::admit(object, Some(origin)))
+            })
+    };
+    away().into_iter().filter(is_sound).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What changed is found by looking at one file only; that must be the whole truth.
+    #[test]
+    fn a_call_says_changed_exactly_if_the_index_is_another_one(calls in calls(away())) {
+        let mut index = shop_and(&[]);
+        for call in &calls {
+            let before = index.clone();
+            let said = make(&mut index, call);
+            prop_assert_eq!(said == Changed::Yes, index != before, "{:?}", call);
+        }
+    }
+
+    /// However the last state came about, nothing else is left.
+    #[test]
+    fn the_index_is_what_the_files_say_last(calls in calls(sound())) {
+        let (mut index, mut fresh) = (shop_and(&[]), shop_and(&[]));
+        for call in &calls {
+            let _ = make(&mut index, call);
+        }
+        for number in 0..3 {
+            if let Some(last) = calls.iter().rfind(|call| call.0 == number) {
+                let _ = make(&mut fresh, last);
+            }
+        }
+        prop_assert_eq!(index, fresh);
+    }
 
     #[test]
     fn one_namespace_never_changes_what_is_compiled_for_another(documents in subsequence(away(), 0..=13)) {
