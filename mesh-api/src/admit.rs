@@ -25,7 +25,11 @@ pub fn admit(object: &Object, origin: Option<&Origin>) -> Vec<Diagnostic> {
         findings.add(Code::Invalid, "metadata.namespace", message);
     }
     match object {
-        Object::Node(_) | Object::Namespace(_) | Object::ServiceAccount(_) | Object::EndpointSlice(_) => (),
+        Object::Node(_)
+        | Object::Namespace(_)
+        | Object::ServiceAccount(_)
+        | Object::EndpointSlice(_)
+        | Object::NetworkPolicy(_) => (),
         Object::ConfigMap(map) => admit_config(map, &mut findings),
         Object::Pod(pod) => read::pod::check(pod, &mut findings),
         Object::Service(service) => read::service::check(service, &mut findings),

@@ -12,10 +12,12 @@ use mesh_model::{
 
 mod authz;
 mod destinations;
+mod endpoints;
 mod enrolment;
 mod hosts;
 mod mesh;
 mod mtls;
+mod network_policy;
 mod pods;
 mod routes;
 mod services;
@@ -63,7 +65,7 @@ pub struct Compiled {
 /// Compiles everything. Deterministic: the same index and hand-shake give the same value.
 pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let mut findings = index.diagnostics();
-    let mesh = mesh::settings(index, &mut findings);
+    let mut mesh = mesh::settings(index, &mut findings);
     let pods = pods::live(index, &mut findings);
     let services = services::compile(index, &pods, &mut findings);
     let hosts = hosts::Hosts::new(index, &services);
@@ -71,7 +73,10 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let routes = routes::compile(index, &mesh, &hosts, &destinations, &mut findings);
     let authz = authz::compile(index, &mesh, &pods, &services, &mut findings);
     let modes = mtls::compile(index, &mesh, &pods, &mut findings);
-    let decisions = enrolment::decide(index, &pods, &mut findings);
+    let decided = enrolment::decide(index, &mesh, &pods, &mut findings);
+    mesh.enrolled_namespaces = decided.namespaces;
+    let decisions = decided.workloads;
+    network_policy::check(index, &pods, &decisions, &authz, &mut findings);
 
     let mut resources = vec![Resource::Mesh(mesh.clone())];
     for pod in pods.iter() {

@@ -115,7 +115,7 @@ codes! {
     AddressConflict = "MESH0020", Error;
     /// Enrolment is asked for and cannot be.
     EnrolmentRefused = "MESH0021", Warning;
-    /// A label of Istio's that asks for enrolment and has no effect here.
+    /// A label or annotation that asks for something and has no effect here: Istio's, one in an excluded namespace, a netns on a cluster.
     LabelWithoutEffect = "MESH0022", Warning;
     /// A service whose endpoints are not all pods the mesh knows: traffic to it passes through as dialled.
     ServiceNotInMesh = "MESH0023", Info;
@@ -139,6 +139,10 @@ codes! {
     WeakMode = "MESH0043", Info;
     /// A setting of the mesh that has no effect.
     SettingWithoutEffect = "MESH0050", Info;
+    /// A NetworkPolicy that lets one workload of the mesh call another, but not by the mesh's port: from other nodes it is cut.
+    MeshPortBlocked = "MESH0060", Error;
+    /// A NetworkPolicy whose limit to some ports means nothing, because the mesh's port carries all of them.
+    PortLimitVoid = "MESH0061", Warning;
 }
 
 /// Collects findings about one object.

@@ -9,6 +9,7 @@ use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount},
         discovery::v1::EndpointSlice,
+        networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -27,6 +28,9 @@ pub use virtual_service::VirtualService;
 
 /// The namespace of an object that names none, as `kubectl` has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The label of a namespace or a pod that decides whether it is in the mesh: `enabled` or `disabled`.
+pub const ENROLMENT_LABEL: &str = "tulle.dev/mesh";
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $name:ident = $api:ident / $scope:ident;)*) => {
@@ -68,6 +72,11 @@ macro_rules! kinds {
             pub fn metadata(&self) -> &ObjectMeta {
                 match self { $(Self::$name(object) => &object.metadata,)* }
             }
+
+            /// Its metadata, to be changed.
+            pub(crate) fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self { $(Self::$name(object) => &mut object.metadata,)* }
+            }
         }
     };
 }
@@ -92,6 +101,8 @@ kinds! {
     Service = Core / Namespaced;
     /// Who answers for a service; without any, the service's selector says it.
     EndpointSlice = Discovery / Namespaced;
+    /// What the cluster's network lets through; only read to say where it stands in the mesh's way.
+    NetworkPolicy = KubernetesNetworking / Namespaced;
     /// Routes.
     VirtualService = Networking / Namespaced;
     /// Subsets, balancing, limits.
@@ -109,6 +120,8 @@ pub enum Api {
     Core,
     /// `discovery.k8s.io`.
     Discovery,
+    /// `networking.k8s.io`.
+    KubernetesNetworking,
     /// `networking.istio.io`.
     Networking,
     /// `security.istio.io`.
@@ -121,15 +134,21 @@ impl Api {
         match self {
             Self::Core => "",
             Self::Discovery => "discovery.k8s.io",
+            Self::KubernetesNetworking => "networking.k8s.io",
             Self::Networking => "networking.istio.io",
             Self::Security => "security.istio.io",
         }
     }
 
+    /// Whether it is Kubernetes' own: its API server has checked every object, and names of its kinds are used by others too.
+    pub fn is_kubernetes(self) -> bool {
+        matches!(self, Self::Core | Self::Discovery | Self::KubernetesNetworking)
+    }
+
     /// The versions that are read, the preferred one first.
     pub fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::Core | Self::Discovery => &["v1"],
+            Self::Core | Self::Discovery | Self::KubernetesNetworking => &["v1"],
             Self::Networking => &["v1", "v1beta1", "v1alpha3"],
             Self::Security => &["v1", "v1beta1"],
         }

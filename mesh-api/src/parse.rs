@@ -11,13 +11,14 @@ use serde_json::Value;
 
 mod field;
 mod locate;
+mod slim;
 mod yaml;
 
 use self::field::Field;
 use crate::{
     diagnostic::{Code, Diagnostic, Origin, Severity},
     object::{
-        Api, AuthorizationPolicy, DEFAULT_NAMESPACE, Kind, Object, ObjectRef, PeerAuthentication,
+        AuthorizationPolicy, DEFAULT_NAMESPACE, Kind, Object, ObjectRef, PeerAuthentication,
         istio::WorkloadSelector,
     },
 };
@@ -50,7 +51,7 @@ pub fn parse(file: &str, text: &str) -> Parsed {
     let mut reader = Reader {
         file: file.into(),
         parsed: Parsed { file: file.to_owned(), ..Parsed::default() },
-        trusts_kubernetes: false,
+        from_api_server: false,
     };
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file has {} bytes, more than {MAX_FILE_BYTES}", text.len());
@@ -64,12 +65,13 @@ pub fn parse(file: &str, text: &str) -> Parsed {
 }
 
 /// Reads one object that already is JSON, from the Kubernetes API: as [`parse`], but an unknown field of Kubernetes' own kinds is no
-/// error. A newer API server has such fields, and it has checked the others.
+/// error. A newer API server has such fields, and it has checked the others. What changes all the time and means nothing here is left
+/// out: see [`slim`].
 pub fn parse_value(origin: &Origin, value: &Value) -> Parsed {
     let mut reader = Reader {
         file: origin.file.clone(),
         parsed: Parsed { file: origin.file.to_string(), ..Parsed::default() },
-        trusts_kubernetes: true,
+        from_api_server: true,
     };
     reader.object(&yaml::Document::without_text(origin.line), value, &Field::root());
     reader.parsed
@@ -78,8 +80,8 @@ pub fn parse_value(origin: &Origin, value: &Value) -> Parsed {
 struct Reader {
     file: Arc<str>,
     parsed: Parsed,
-    /// Unknown fields of Kubernetes' own kinds are left out without an error.
-    trusts_kubernetes: bool,
+    /// What the API server has checked itself is left out without an error, and so is what nobody here reads.
+    from_api_server: bool,
 }
 
 impl Reader {
@@ -139,22 +141,27 @@ impl Reader {
             Kind::Pod => typed(value).map(|read| read.boxed(Object::Pod)),
             Kind::Service => typed(value).map(|read| read.boxed(Object::Service)),
             Kind::EndpointSlice => typed(value).map(|read| read.boxed(Object::EndpointSlice)),
+            Kind::NetworkPolicy => typed(value).map(|read| read.boxed(Object::NetworkPolicy)),
             Kind::VirtualService => typed(value).map(|read| read.boxed(Object::VirtualService)),
             Kind::DestinationRule => typed(value).map(|read| read.boxed(Object::DestinationRule)),
             Kind::AuthorizationPolicy => typed(value).map(|read| read.boxed(Object::AuthorizationPolicy)),
             Kind::PeerAuthentication => typed(value).map(|read| read.boxed(Object::PeerAuthentication)),
         };
-        let is_kubernetes = matches!(kind.api(), Api::Core | Api::Discovery);
-        let trusted = self.trusts_kubernetes && is_kubernetes;
+        let is_trusted = |field: &Field| {
+            self.from_api_server && (kind.api().is_kubernetes() || field.begins_with("metadata"))
+        };
         let problems = match object {
             Err(problem) => vec![problem],
-            Ok((_, unknown)) if !unknown.is_empty() && !trusted => {
-                unknown.into_iter().map(Problem::unknown).collect()
+            Ok((_, unknown)) if !unknown.iter().all(is_trusted) => {
+                unknown.into_iter().filter(|field| !is_trusted(field)).map(Problem::unknown).collect()
             }
             Ok((object, _)) if object.metadata().name.as_deref().unwrap_or_default().is_empty() => {
                 vec![Problem::no_name()]
             }
-            Ok((object, _)) => {
+            Ok((mut object, _)) => {
+                if self.from_api_server {
+                    slim::slim(&mut object);
+                }
                 let origin = Origin { file: self.file.clone(), line: document.line_of(at) };
                 return self.parsed.objects.push((object, origin));
             }
@@ -218,8 +225,8 @@ fn recognise(api_version: &str, kind: &str) -> Recognised {
             true => Recognised::Read(kind),
             false => Recognised::WrongVersion(kind),
         },
-        // A kind of the core group under another group's name (`Service` of Knative) is somebody else's.
-        Ok(kind) if kind.api() != Api::Core => Recognised::WrongVersion(kind),
+        // A kind of Kubernetes under another group's name (`Service` of Knative, `NetworkPolicy` of Calico) is somebody else's.
+        Ok(kind) if !kind.api().is_kubernetes() => Recognised::WrongVersion(kind),
         _ if NOT_IMPLEMENTED_GROUPS.contains(&group) => Recognised::NotImplemented,
         _ => Recognised::Foreign,
     }

@@ -4,9 +4,11 @@
 
 pub(crate) mod destination;
 pub(crate) mod mesh;
+pub(crate) mod network_policy;
 pub(crate) mod peer;
 pub(crate) mod pod;
 pub(crate) mod policy;
+pub(crate) mod probe;
 pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod selector;

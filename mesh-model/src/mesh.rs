@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::{identity::TrustDomain, name::Namespace, route::RetryPolicy};
 
+/// The one port on the wire: whatever one workload of the mesh says to another one on another node goes to this port of it.
+pub const HBONE_PORT: u16 = 15008;
+
 /// What happens to a destination the mesh does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OutboundPolicy {

@@ -1,9 +1,12 @@
 //! Which workloads shall be in the mesh: labels, and what forbids it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use mesh_model::name::WorkloadUid;
+use k8s_openapi::{api::core::v1::Namespace as Written, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use mesh_model::{
+    mesh::MeshSettings,
+    name::{Namespace, WorkloadUid},
+};
 
 use super::{
     EnrolmentDecision,
@@ -12,12 +15,10 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic, Findings},
     index::{Fact, Index},
-    object::Object,
+    object::{ENROLMENT_LABEL, Object},
     read::pod,
 };
 
-/// Ours: `enabled` or `disabled`.
-const OWN_LABEL: &str = "tulle.dev/mesh";
 /// Istio's, of ambient: `ambient` or `none`.
 const DATAPLANE_LABEL: &str = "istio.io/dataplane-mode";
 /// Istio's, on namespaces: `enabled` or `disabled`.
@@ -29,36 +30,78 @@ const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// Istio's sidecar.
 const SIDECAR: &str = "istio-proxy";
 
-/// Decides for every workload.
+/// What the labels want.
+pub(super) struct Decided {
+    /// Of every workload.
+    pub(super) workloads: BTreeMap<WorkloadUid, EnrolmentDecision>,
+    /// The namespaces whose label enrols their pods.
+    pub(super) namespaces: BTreeSet<Namespace>,
+}
+
+/// Decides for every namespace and workload.
 pub(super) fn decide(
     index: &Index,
+    mesh: &MeshSettings,
     pods: &Pods<'_>,
     list: &mut Vec<Diagnostic>,
-) -> BTreeMap<WorkloadUid, EnrolmentDecision> {
-    let compat = index.options().istio_labels;
-    let namespaces = index.facts(|object| match object {
-        Object::Namespace(namespace) => Some(&**namespace),
-        _ => None,
-    });
-    let wanted_in: BTreeMap<&str, bool> = namespaces
-        .filter_map(|fact| Some((&*fact.reference.name, of_namespace(&fact, compat, list)?)))
-        .collect();
-    let mut decisions = BTreeMap::new();
+) -> Decided {
+    let namespaces = of_namespaces(index, mesh, list);
+    let mut workloads = BTreeMap::new();
     for pod in pods.iter() {
-        let own = of_pod(pod, compat, list);
-        let wanted = own.or_else(|| wanted_in.get(pod.namespace.as_str()).copied()).unwrap_or(false);
+        let by_label = of_pod(pod, index.options().istio_labels, list);
+        let is_open = is_open(index, mesh, &pod.namespace, by_label, &mut pod.fact.findings(list));
+        let wanted = is_open && by_label.unwrap_or_else(|| namespaces.contains(&pod.namespace));
         let decision = match (wanted, refusal(pod)) {
             (false, _) => EnrolmentDecision::NotWanted,
             (true, None) => EnrolmentDecision::Wanted,
             (true, Some(reason)) => {
-                let message = format!("not enrolled: {reason}");
-                pod.fact.findings(list).add(Code::EnrolmentRefused, "", message);
+                if !pod.is_leaving() {
+                    let message = format!("not enrolled: {reason}");
+                    pod.fact.findings(list).add(Code::EnrolmentRefused, "", message);
+                }
                 EnrolmentDecision::Refused(reason)
             }
         };
-        decisions.insert(pod.uid.clone(), decision);
+        workloads.insert(pod.uid.clone(), decision);
     }
-    decisions
+    Decided { workloads, namespaces }
+}
+
+fn of_namespaces(index: &Index, mesh: &MeshSettings, list: &mut Vec<Diagnostic>) -> BTreeSet<Namespace> {
+    let written = index.facts(|object| match object {
+        Object::Namespace(namespace) => Some(&**namespace),
+        _ => None,
+    });
+    let mut enrolled = BTreeSet::new();
+    for fact in written {
+        let name = Namespace::new(fact.reference.name.clone());
+        let by_label = of_namespace(&fact, index.options().istio_labels, list);
+        let is_open = is_open(index, mesh, &name, by_label, &mut fact.findings(list));
+        if is_open && by_label == Some(true) {
+            enrolled.insert(name);
+        }
+    }
+    enrolled
+}
+
+/// Whether labels count in this namespace. If one asks there in vain, it is said.
+fn is_open(
+    index: &Index,
+    mesh: &MeshSettings,
+    namespace: &Namespace,
+    by_label: Option<bool>,
+    findings: &mut Findings<'_>,
+) -> bool {
+    let own = index.options().own_namespace.as_ref();
+    let is_exempt = mesh.is_exempt(own, namespace);
+    if is_exempt && by_label == Some(true) {
+        let reason = match own == Some(namespace) {
+            true => "the mesh itself runs in this namespace".to_owned(),
+            false => format!("{namespace} is among the mesh's excludedNamespaces"),
+        };
+        findings.add(Code::LabelWithoutEffect, "metadata.labels", format!("not enrolled: {reason}"));
+    }
+    !is_exempt && !mesh.leaving
 }
 
 /// A label or annotation of Istio's, and what it wants.
@@ -67,7 +110,7 @@ struct Hint {
     wants: bool,
 }
 
-fn of_namespace(fact: &Fact<'_, Namespace>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bool> {
+fn of_namespace(fact: &Fact<'_, Written>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bool> {
     let metadata = &fact.object.metadata;
     let hints = [
         hint(
@@ -103,8 +146,9 @@ fn of_pod(pod: &Live<'_>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bo
 fn settle(own: Option<bool>, hints: Vec<Hint>, compat: bool, findings: &mut Findings<'_>) -> Option<bool> {
     if !compat {
         for hint in hints.iter().filter(|hint| hint.wants && own.is_none()) {
-            let message =
-                format!("labels of Istio have no effect here (compat.istioLabels is off): use {OWN_LABEL}");
+            let message = format!(
+                "labels of Istio have no effect here (compat.istioLabels is off): use {ENROLMENT_LABEL}"
+            );
             findings.add(Code::LabelWithoutEffect, hint.field, message);
         }
         return own;
@@ -121,12 +165,12 @@ fn settle(own: Option<bool>, hints: Vec<Hint>, compat: bool, findings: &mut Find
 }
 
 fn own(metadata: &ObjectMeta, findings: &mut Findings<'_>) -> Option<bool> {
-    match label(metadata, OWN_LABEL)? {
+    match label(metadata, ENROLMENT_LABEL)? {
         "enabled" => Some(true),
         "disabled" => Some(false),
         other => {
             let message = format!("{other:?} is neither `enabled` nor `disabled`: the label has no effect");
-            findings.add(Code::InvalidAnnotation, format!("metadata.labels[{OWN_LABEL:?}]"), message);
+            findings.add(Code::InvalidAnnotation, format!("metadata.labels[{ENROLMENT_LABEL:?}]"), message);
             None
         }
     }

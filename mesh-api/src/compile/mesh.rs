@@ -11,7 +11,11 @@ use crate::{
 
 /// The settings: of ConfigMap `istio` in the root namespace, over those of the process, over the defaults.
 pub(super) fn settings(index: &Index, list: &mut Vec<Diagnostic>) -> MeshSettings {
-    let base = MeshSettings { trust_domain: index.options().trust_domain.clone(), ..MeshSettings::default() };
+    let base = MeshSettings {
+        trust_domain: index.options().trust_domain.clone(),
+        leaving: index.options().leaving,
+        ..MeshSettings::default()
+    };
     let maps = index.facts(|object| match object {
         Object::ConfigMap(map) if read::mesh::is_mesh_config(map) => Some(&**map),
         _ => None,

@@ -19,7 +19,7 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
     object::Object,
-    read::pod,
+    read::{pod, probe},
 };
 
 /// A pod that is a workload.
@@ -32,6 +32,8 @@ pub(super) struct Live<'a> {
     pub(super) ips: Vec<IpAddr>,
     /// The newer pod that has its address or network namespace.
     pub(super) displaced_by: Option<String>,
+    /// The path of its network namespace, where that may be said.
+    netns: Option<&'a str>,
     node: NodeName,
     account: ServiceAccount,
 }
@@ -61,6 +63,11 @@ impl Live<'_> {
         wanted.into_iter().all(|(key, value)| self.labels.get(key).is_some_and(|own| &**own == value))
     }
 
+    /// Whether it is being deleted: it may serve its last requests yet, and its address may have gone to another pod already.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.fact.object.metadata.deletion_timestamp.is_some()
+    }
+
     /// The workload, as far as the pod alone says it.
     pub(super) fn workload(&self, trust_domain: &TrustDomain) -> Workload {
         let pod = self.fact.object;
@@ -84,8 +91,8 @@ impl Live<'_> {
             mtls: MtlsModes::default(),
             policies: Vec::new(),
             exclusions: pod::exclusions(pod, &mut self.fact.findings(&mut Vec::new())),
-            probe_ports: Vec::new(),
-            netns: pod::annotation(pod, pod::NETNS_ANNOTATION).map(Arc::from),
+            probe_ports: probe::ports(pod),
+            netns: self.netns.map(Arc::from),
         }
     }
 }
@@ -96,20 +103,27 @@ pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Pods<'a>
         Object::Pod(pod) => Some(&**pod),
         _ => None,
     });
-    let mut pods: Vec<Live<'a>> = pods.filter_map(one).collect();
+    let trusts_netns = index.options().trusts_netns;
+    let mut pods: Vec<Live<'a>> = pods.filter_map(|fact| one(fact, trusts_netns, list)).collect();
     settle_uids(&mut pods, list);
     settle_addresses(&mut pods, list);
     name_unknown_nodes(index, &pods, list);
     Pods { all: pods }
 }
 
-fn one(fact: Fact<'_, Pod>) -> Option<Live<'_>> {
+fn one<'a>(fact: Fact<'a, Pod>, trusts_netns: bool, list: &mut Vec<Diagnostic>) -> Option<Live<'a>> {
     let (node, account) = pod::placement(fact.object).ok()?;
     let reference = fact.reference;
     let uid = match fact.object.metadata.uid.as_deref() {
         None | Some("") => format!("{}/{}", reference.namespace, reference.name),
         Some(uid) => uid.to_owned(),
     };
+    let netns = pod::netns(fact.object);
+    if !trusts_netns && netns.is_some() {
+        let message = "has no effect on a cluster: the node finds the pod's network namespace itself";
+        let field = format!("metadata.annotations[{:?}]", pod::NETNS_ANNOTATION);
+        fact.findings(list).add(Code::LabelWithoutEffect, field, message);
+    }
     let ips = if pod::is_host_network(fact.object) { Vec::new() } else { pod::addresses(fact.object) };
     Some(Live {
         uid: WorkloadUid::new(uid),
@@ -117,18 +131,22 @@ fn one(fact: Fact<'_, Pod>) -> Option<Live<'_>> {
         labels: pod::labels(fact.object),
         ips,
         displaced_by: None,
+        netns: netns.filter(|_| trusts_netns),
         node: NodeName::new(node),
         account: ServiceAccount::new(account),
         fact,
     })
 }
 
-/// The newest first: by creation, then by place in the files.
+/// The newest first: by creation, then by place in the files. A pod that is being deleted gives way to those that are not: its
+/// address may be another's before it has disappeared.
 fn newest_first(pods: &[Live<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..pods.len()).collect();
     order.sort_by_cached_key(|number| {
-        let fact = pods.get(*number).map(|pod| &pod.fact);
-        Reverse(fact.map(|fact| (fact.object.metadata.creation_timestamp.clone(), fact.origin.clone())))
+        Reverse(pods.get(*number).map(|pod| {
+            let created = pod.fact.object.metadata.creation_timestamp.clone();
+            (!pod.is_leaving(), created, pod.fact.origin.clone())
+        }))
     });
     order
 }
@@ -161,8 +179,7 @@ fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
     for number in newest_first(pods) {
         let Some(pod) = pods.get_mut(number) else { continue };
         let name = pod.fact.reference.to_string();
-        let netns = pod::annotation(pod.fact.object, pod::NETNS_ANNOTATION);
-        if let Some(netns) = netns {
+        if let Some(netns) = pod.netns {
             let place = (pod.node.clone(), netns.to_owned());
             if let Some(owner) = entered.get(&place).cloned() {
                 let message = format!("{netns} belongs to the newer {owner}: this pod is not captured");
@@ -178,9 +195,11 @@ fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
         match conflict {
             None => taken.extend(pod.ips.iter().map(|ip| (*ip, name.clone()))),
             Some((ip, owner)) => {
-                let message =
-                    format!("address {ip} belongs to the newer {owner}: this pod has none in the mesh");
-                pod.fact.findings(list).add(Code::AddressConflict, "status.podIPs", message);
+                if !pod.is_leaving() {
+                    let message =
+                        format!("address {ip} belongs to the newer {owner}: this pod has none in the mesh");
+                    pod.fact.findings(list).add(Code::AddressConflict, "status.podIPs", message);
+                }
                 pod.ips.clear();
                 pod.displaced_by = Some(owner);
             }

@@ -1,14 +1,8 @@
-//! Services, who answers for them, and what their ports speak on each pod.
+//! Services, and what their ports speak on each pod.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::api::{
-    core::v1::Service as Written,
-    discovery::v1::{Endpoint, EndpointSlice},
-};
+use k8s_openapi::api::core::v1::Service as Written;
 use mesh_model::{
     name::{Hostname, Namespace, ServiceKey, WorkloadUid},
     service::{Protocol, Service},
@@ -16,18 +10,16 @@ use mesh_model::{
 };
 
 use super::{
+    endpoints::{Behind, Endpoints},
     hosts,
-    pods::{Live, Pods},
+    pods::Pods,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     index::{Fact, Index},
     object::Object,
-    read::{pod, service},
+    read::service,
 };
-
-/// Says which service a slice belongs to.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// All services.
 #[derive(Default)]
@@ -49,20 +41,12 @@ impl Services {
     }
 }
 
-/// One pod behind a service.
-struct Behind<'p, 'a> {
-    pod: &'p Live<'a>,
-    ports: BTreeMap<u16, u16>,
-    ready: bool,
-}
-
 /// Compiles all services.
 pub(super) fn compile(index: &Index, pods: &Pods<'_>, list: &mut Vec<Diagnostic>) -> Services {
     let mut all = Services::default();
     let mut claims: BTreeMap<(WorkloadUid, u16), Claim> = BTreeMap::new();
     let mut cluster_ips: BTreeMap<IpAddr, String> = BTreeMap::new();
-    let slices = Slices::new(index);
-    let pods = Lookup::new(pods);
+    let endpoints = Endpoints::new(index, pods);
     let written = index.facts(|object| match object {
         Object::Service(service) => Some(&**service),
         _ => None,
@@ -74,10 +58,7 @@ pub(super) fn compile(index: &Index, pods: &Pods<'_>, list: &mut Vec<Diagnostic>
             continue;
         }
         let ports = service::ports(fact.object);
-        let behind = match slices.of(&fact) {
-            Some(slices) => behind_slices(&slices, &ports, &pods),
-            None => behind_selector(&fact, &ports, &pods, list),
-        };
+        let behind = endpoints.behind(&fact, &ports, list);
         let behind = match behind {
             Ok(behind) => behind,
             Err(address) => {
@@ -141,131 +122,6 @@ fn claim_ports(
             claim.protocol = Protocol::Unknown;
         }
     }
-}
-
-/// Pods by what endpoints name them with.
-struct Lookup<'p, 'a> {
-    pods: &'p Pods<'a>,
-    by_name: BTreeMap<(&'p str, &'p str), &'p Live<'a>>,
-    by_address: BTreeMap<IpAddr, &'p Live<'a>>,
-}
-
-impl<'p, 'a> Lookup<'p, 'a> {
-    fn new(pods: &'p Pods<'a>) -> Self {
-        let by_address = pods.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, pod)));
-        let by_name = pods.iter().map(|pod| ((pod.namespace.as_str(), &*pod.fact.reference.name), pod));
-        Self { pods, by_name: by_name.collect(), by_address: by_address.collect() }
-    }
-}
-
-/// The pods that the selector picks; none without a selector.
-fn behind_selector<'p, 'a>(
-    fact: &Fact<'_, Written>,
-    ports: &[service::Port],
-    pods: &Lookup<'p, 'a>,
-    list: &mut Vec<Diagnostic>,
-) -> Result<Vec<Behind<'p, 'a>>, String> {
-    let spec = fact.object.spec.as_ref();
-    let selector = spec.and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
-    let Some(selector) = selector else { return Ok(Vec::new()) };
-    let always_ready = spec.is_some_and(|spec| spec.publish_not_ready_addresses == Some(true));
-    let labels = || selector.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let picked = pods.pods.of(&fact.reference.namespace).iter().filter(|pod| pod.has_labels(labels()));
-    let mut behind = Vec::new();
-    let mut unknown = BTreeSet::new();
-    for pod in picked {
-        if pod::is_host_network(pod.fact.object) {
-            return Err(format!("{} (on the host's network)", pod.fact.reference));
-        }
-        let mut targets = BTreeMap::new();
-        for (number, port) in ports.iter().enumerate() {
-            match port.target_on(pod.fact.object) {
-                Some(target) => drop(targets.insert(port.port.port, target)),
-                None => drop(unknown.insert((number, port.target_text(), pod.fact.reference.to_string()))),
-            }
-        }
-        let ready = always_ready || pod::is_ready(pod.fact.object);
-        behind.push(Behind { pod, ports: targets, ready });
-    }
-    for (number, target, pod) in unknown {
-        let message =
-            format!("no container of {pod} has a port named {target:?}: the pod does not answer on it");
-        fact.findings(list).add(Code::UnknownTargetPort, format!("spec.ports[{number}].targetPort"), message);
-    }
-    Ok(behind)
-}
-
-/// The EndpointSlices, by service.
-struct Slices<'a>(BTreeMap<(String, String), Vec<Fact<'a, EndpointSlice>>>);
-
-impl<'a> Slices<'a> {
-    fn new(index: &'a Index) -> Self {
-        let slices = index.facts(|object| match object {
-            Object::EndpointSlice(slice) => Some(&**slice),
-            _ => None,
-        });
-        let mut by_service: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for fact in slices {
-            if let Some(service) =
-                fact.object.metadata.labels.iter().flatten().find(|label| label.0 == SERVICE_LABEL)
-            {
-                let key = (fact.reference.namespace.to_string(), service.1.clone());
-                by_service.entry(key).or_default().push(fact);
-            }
-        }
-        Self(by_service)
-    }
-
-    fn of(&self, service: &Fact<'_, Written>) -> Option<Vec<&'a EndpointSlice>> {
-        let key = (service.reference.namespace.to_string(), service.reference.name.to_string());
-        Some(self.0.get(&key)?.iter().map(|fact| fact.object).collect())
-    }
-}
-
-fn behind_slices<'p, 'a>(
-    slices: &[&EndpointSlice],
-    ports: &[service::Port],
-    pods: &Lookup<'p, 'a>,
-) -> Result<Vec<Behind<'p, 'a>>, String> {
-    let mut behind: BTreeMap<WorkloadUid, Behind<'p, 'a>> = BTreeMap::new();
-    for slice in slices {
-        let targets = slice_targets(slice, ports);
-        for endpoint in &slice.endpoints {
-            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false);
-            let Some(pod) = pod_of(slice, endpoint, pods) else {
-                // A pod that has just gone is in its slice for a moment yet.
-                if ready { return Err(endpoint.addresses.join(", ")) } else { continue }
-            };
-            let fresh = || Behind { pod, ports: BTreeMap::new(), ready: false };
-            // One pod is in several slices: one for each family of addresses.
-            let end = behind.entry(pod.uid.clone()).or_insert_with(fresh);
-            end.ports.extend(targets.iter().map(|(port, target)| (*port, *target)));
-            end.ready |= ready;
-        }
-    }
-    Ok(behind.into_values().collect())
-}
-
-fn slice_targets(slice: &EndpointSlice, ports: &[service::Port]) -> Vec<(u16, u16)> {
-    let mut targets = Vec::new();
-    for written in slice.ports.iter().flatten() {
-        let name = written.name.as_deref().unwrap_or_default();
-        let port = ports.iter().find(|port| port.port.name == name);
-        let target = written.port.and_then(|number| u16::try_from(number).ok());
-        targets.extend(port.zip(target).map(|(port, target)| (port.port.port, target)));
-    }
-    targets
-}
-
-fn pod_of<'p, 'a>(slice: &EndpointSlice, endpoint: &Endpoint, pods: &Lookup<'p, 'a>) -> Option<&'p Live<'a>> {
-    let namespace = slice.metadata.namespace.as_deref().unwrap_or(crate::object::DEFAULT_NAMESPACE);
-    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-    let name = target.and_then(|target| target.name.as_deref());
-    let named = name.and_then(|name| pods.by_name.get(&(namespace, name)));
-    let addresses = endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
-    let mut addressed = addresses.filter_map(|ip| pods.by_address.get(&ip.to_canonical()));
-    let pod = named.or_else(|| addressed.next()).copied()?;
-    (!pod::is_host_network(pod.fact.object)).then_some(pod)
 }
 
 /// External addresses may be shared by ports; cluster addresses may not.

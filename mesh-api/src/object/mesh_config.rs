@@ -89,6 +89,8 @@ pub enum AccessLogEncoding {
 pub struct TulleSettings {
     /// `auto`, `trust` or `encrypt`.
     pub same_node: Option<SameNode>,
+    /// Namespaces that never are enrolled, whatever their labels say; instead of `kube-system`.
+    pub excluded_namespaces: Option<Vec<String>>,
 }
 
 /// `tulle.sameNode`.

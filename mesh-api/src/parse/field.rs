@@ -36,6 +36,11 @@ impl Field {
         &self.0
     }
 
+    /// Whether it is this key of the object, or in it.
+    pub(super) fn begins_with(&self, key: &str) -> bool {
+        matches!(self.0.first(), Some(Step::Key(first)) if first == key)
+    }
+
     fn with(&self, step: Step) -> Self {
         let mut steps = self.0.clone();
         steps.push(step);

@@ -10,7 +10,9 @@ use mesh_model::{
 use super::{retry, value};
 use crate::{
     diagnostic::{Code, Findings},
-    object::mesh_config::{self as written, AccessLogEncoding, MeshConfig, Normalization, OutboundMode},
+    object::mesh_config::{
+        self as written, AccessLogEncoding, MeshConfig, Normalization, OutboundMode, TulleSettings,
+    },
 };
 
 /// The ConfigMap's name, and the key in it.
@@ -85,13 +87,24 @@ pub(crate) fn read(map: &ConfigMap, base: &MeshSettings, findings: &mut Findings
         (Some(_), None) if settings.access_log == AccessLog::Off => AccessLog::Text,
         (_, None) => settings.access_log,
     };
-    settings.same_node = match config.tulle.and_then(|tulle| tulle.same_node) {
+    own(config.tulle.unwrap_or_default(), &mut settings, findings);
+    settings
+}
+
+/// What Istio does not have.
+fn own(written: TulleSettings, settings: &mut MeshSettings, findings: &mut Findings<'_>) {
+    settings.same_node = match written.same_node {
         Some(written::SameNode::Auto) => SameNode::Auto,
         Some(written::SameNode::Trust) => SameNode::Trust,
         Some(written::SameNode::Encrypt) => SameNode::Encrypt,
         None => settings.same_node,
     };
-    settings
+    let Some(excluded) = written.excluded_namespaces else { return };
+    for (number, name) in excluded.iter().enumerate().filter(|(_, name)| !value::is_dns_label(name)) {
+        let field = format!("data.mesh.tulle.excludedNamespaces[{number}]");
+        findings.add(Code::Invalid, field, format!("{name:?} is not a namespace"));
+    }
+    settings.excluded_namespaces = excluded.into_iter().map(Namespace::new).collect();
 }
 
 fn parse(text: &str) -> Result<MeshConfig, (String, String)> {

@@ -64,9 +64,9 @@ pub(crate) fn check(pod: &Pod, findings: &mut Findings<'_>) {
     for text in address_texts(&status).filter(|text| text.parse::<IpAddr>().is_err()) {
         findings.add(Code::Invalid, "status.podIPs", format!("{text:?} is not an IP address"));
     }
-    if let Some(netns) = annotation(pod, NETNS_ANNOTATION).filter(|netns| !netns.starts_with('/')) {
-        let message = format!("{netns:?} is not an absolute path");
-        findings.add(Code::Invalid, format!("metadata.annotations[{NETNS_ANNOTATION:?}]"), message);
+    if let (Some(text), None) = (annotation(pod, NETNS_ANNOTATION), netns(pod)) {
+        let message = format!("{text:?} is not an absolute path");
+        findings.add(Code::InvalidAnnotation, format!("metadata.annotations[{NETNS_ANNOTATION:?}]"), message);
     }
     exclusions(pod, findings);
 }
@@ -130,6 +130,11 @@ pub(crate) fn has_container(pod: &Pod, name: &str) -> bool {
 /// An annotation.
 pub(crate) fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The path of its network namespace, as annotated.
+pub(crate) fn netns(pod: &Pod) -> Option<&str> {
+    annotation(pod, NETNS_ANNOTATION).filter(|path| path.starts_with('/'))
 }
 
 /// A label.
@@ -207,7 +212,7 @@ pub(crate) fn telemetry(pod: &Pod) -> Telemetry {
 }
 
 /// The workload that made the pod: a Deployment's name is its ReplicaSet's without the hash, a CronJob's its Job's without the time.
-fn owner(pod: &Pod) -> (Arc<str>, Arc<str>) {
+pub(crate) fn owner(pod: &Pod) -> (Arc<str>, Arc<str>) {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let owners = pod.metadata.owner_references.iter().flatten();
     let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) else {

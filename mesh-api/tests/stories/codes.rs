@@ -24,6 +24,12 @@ fn routes(name: &str, http: &str) -> String {
     istio("VirtualService", name, &format!("{{hosts: [back], http: [{http}]}}"))
 }
 
+fn network_policy(ports: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: np, namespace: shop}}\nspec: {{podSelector: {{matchLabels: {{app: back}}}}, ingress: [{{ports: {ports}}}]}}\n"
+    )
+}
+
 const TO: &str = "route: [{destination: {host: back}}]";
 
 fn example(code: Code) -> String {
@@ -98,6 +104,8 @@ fn example(code: Code) -> String {
                 + &istio("PeerAuthentication", "b", "{}")
         }
         Code::WeakMode => istio("PeerAuthentication", "a", "{mtls: {mode: DISABLE}}"),
+        Code::MeshPortBlocked => network_policy("[{port: 8080}]"),
+        Code::PortLimitVoid => network_policy("[{port: 8080}, {port: 15008}]"),
         Code::SettingWithoutEffect => {
             core("ConfigMap", "name: istio, namespace: istio-system", "data: {mesh: 'enableTracing: true'}")
         }

@@ -1,7 +1,10 @@
 //! Who shall be in the mesh, and how far the hand-shake is.
 
 use mesh_api::{Code, Compiled, Enrolled, EnrolmentDecision, Index, Options, compile, parse};
-use mesh_model::workload::{Enrolment, Tunnel};
+use mesh_model::{
+    resource::{Resource, ResourceKey},
+    workload::{Enrolment, Tunnel},
+};
 
 use crate::world::{Ask, SHOP, index, shop};
 
@@ -58,6 +61,76 @@ fn istios_labels_without_effect_are_said() {
     assert_eq!(decision(&compiled, "x/p"), EnrolmentDecision::NotWanted);
     assert_eq!(compiled.found(Code::LabelWithoutEffect).len(), 1);
     assert_eq!(decision(&compiled, "shop/front"), EnrolmentDecision::Wanted, "ours counts");
+}
+
+fn cluster(more: Options) -> Index {
+    let mut index = Index::with_options(more);
+    let _ = index.apply_file(parse("0.yaml", SHOP));
+    index
+}
+
+fn enrolled_namespaces(compiled: &Compiled) -> Vec<String> {
+    match compiled.resources.get(&ResourceKey::Mesh) {
+        Some(Resource::Mesh(mesh)) => mesh.enrolled_namespaces.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn namespaces_that_enrol_their_pods_are_told() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: x, labels: {istio-injection: enabled}}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: y}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: kube-system, labels: {tulle.dev/mesh: enabled}}\n",
+    );
+    assert_eq!(enrolled_namespaces(&compiled), ["shop", "x"]);
+    assert_eq!(
+        compiled.found(Code::LabelWithoutEffect)[0].object.as_ref().map(|it| &*it.name),
+        Some("kube-system")
+    );
+}
+
+#[test]
+fn where_the_mesh_runs_nobody_is_enrolled_whatever_the_label() {
+    let compiled = compile(&cluster(Options::on_cluster("shop".into())), &Enrolled::default());
+    assert_eq!(decision(&compiled, "shop/front"), EnrolmentDecision::NotWanted);
+    assert_eq!(enrolled_namespaces(&compiled), [] as [&str; 0]);
+    let found = compiled.found(Code::LabelWithoutEffect);
+    assert_eq!((found.len(), &*found[0].field), (1, "metadata.labels"));
+
+    let mut index = cluster(Options::on_cluster("mesh".into()));
+    let _ = index.apply_file(parse(
+        "1.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: mesh, labels: {tulle.dev/mesh: enabled}}\nspec: {nodeName: n1, containers: []}\n",
+    ));
+    let compiled = compile(&index, &Enrolled::default());
+    assert_eq!(decision(&compiled, "mesh/p"), EnrolmentDecision::NotWanted, "nor by a label of its own");
+    assert_eq!(decision(&compiled, "shop/front"), EnrolmentDecision::Wanted);
+    assert_eq!(compiled.found(Code::LabelWithoutEffect).len(), 1);
+}
+
+#[test]
+fn a_mesh_that_leaves_wants_nobody_and_says_so() {
+    let index = cluster(Options { leaving: true, ..Options::on_cluster("mesh".into()) });
+    let front = mesh_model::name::WorkloadUid::from("shop/front");
+    let published = Enrolled { captured: [front.clone()].into(), published: [front].into() };
+    let compiled = compile(&index, &published);
+    assert!(compiled.enrolment.values().all(|decision| *decision == EnrolmentDecision::NotWanted));
+    assert_eq!(compiled.workload("shop/front").tunnel, Tunnel::None, "withdrawn as with a label");
+    assert_eq!(enrolled_namespaces(&compiled), [] as [&str; 0], "no new pod waits for us");
+    let Some(Resource::Mesh(mesh)) = compiled.resources.get(&ResourceKey::Mesh) else {
+        panic!("no settings")
+    };
+    assert!(mesh.leaving);
+}
+
+#[test]
+fn what_would_be_if_a_namespace_were_enrolled_can_be_asked() {
+    let index = index(&[("0.yaml", &SHOP.replace("tulle.dev/mesh: enabled", "tulle.dev/mesh: disabled"))]);
+    let if_enrolled = compile(&index.with_namespace_enrolled(&"shop".into()), &Enrolled::default());
+    assert_eq!(decision(&if_enrolled, "shop/front"), EnrolmentDecision::Wanted);
+    let now = compile(&index, &Enrolled::default());
+    assert_eq!(decision(&now, "shop/front"), EnrolmentDecision::NotWanted);
+    let unheard_of = index.with_namespace_enrolled(&"nowhere".into());
+    assert_eq!(enrolled_namespaces(&compile(&unheard_of, &Enrolled::default())), ["nowhere"]);
 }
 
 #[test]

@@ -5,12 +5,15 @@
 #![allow(clippy::expect_used, reason = "a test that lacks what it asked for has failed")]
 
 mod authz;
+mod cluster;
 mod codes;
 mod decisions;
 mod destinations;
+mod endpoints;
 mod enrolment;
 mod files;
 mod mtls;
+mod network_policy;
 mod pods;
 mod properties;
 mod reading;

@@ -1,6 +1,6 @@
 //! Pods -> workloads.
 
-use mesh_api::{Code, Enrolled, compile};
+use mesh_api::{Code, Enrolled, Index, Options, compile, parse};
 
 use crate::world::{Ask, SHOP, index, shop};
 
@@ -56,6 +56,95 @@ fn of_two_pods_with_one_address_the_newest_has_it() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].object.as_ref().map(|object| &*object.name), Some("back-v1"));
     assert!(compiled.found(Code::EnrolmentRefused).iter().any(|finding| finding.message.contains("heir")));
+}
+
+#[test]
+fn a_pod_that_is_being_deleted_gives_its_address_up_in_silence() {
+    let with = |name: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, {more}}}\nspec: {{nodeName: n1, containers: []}}\nstatus: {{podIP: 10.1.0.77}}\n---\n"
+        )
+    };
+    let gone = "creationTimestamp: 2024-01-02T00:00:00Z, deletionTimestamp: 2024-01-03T00:00:00Z";
+    let compiled =
+        shop(&[with("heir", "creationTimestamp: 2024-01-01T00:00:00Z"), with("gone", gone)].concat());
+    assert_eq!(compiled.workload("shop/heir").ips.len(), 1, "it was created earlier and placed later");
+    assert_eq!(compiled.workload("shop/gone").ips.len(), 0);
+    assert_eq!(compiled.complaints(), [] as [&str; 0], "that is how pods come and go");
+}
+
+#[test]
+fn a_pod_without_an_address_yet_is_a_workload_and_answers_for_nobody() {
+    let compiled = shop(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: new, namespace: shop, labels: {app: back}}\nspec: {nodeName: n1, serviceAccountName: back, containers: [{name: a, ports: [{name: web, containerPort: 1}]}]}\n",
+    );
+    let workload = compiled.workload("shop/new");
+    assert_eq!(workload.ips.len(), 0);
+    assert_eq!(workload.enrolment, mesh_model::workload::Enrolment::Yes, "captured before it runs");
+    assert!(!workload.endpoints[0].ready);
+}
+
+#[test]
+fn on_a_cluster_nobody_names_a_network_namespace() {
+    let annotated = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop, annotations: {tulle.dev/netns: /proc/1/ns/net}}\nspec: {nodeName: n1, containers: []}\n";
+    assert_eq!(shop(annotated).workload("shop/p").netns.as_deref(), Some("/proc/1/ns/net"));
+
+    let mut index = Index::with_options(Options::on_cluster("mesh".into()));
+    let _ = index.apply_file(parse("1.yaml", annotated));
+    let compiled = compile(&index, &Enrolled::default());
+    assert_eq!(compiled.workload("shop/p").netns, None);
+    assert!(compiled.found(Code::LabelWithoutEffect)[0].field.contains("tulle.dev/netns"));
+
+    let relative = shop(&annotated.replace("/proc/1/ns/net", "ns/net"));
+    assert_eq!(relative.workload("shop/p").netns, None);
+    assert_eq!(relative.found(Code::InvalidAnnotation).len(), 1);
+}
+
+#[test]
+fn probe_ports_are_those_that_probes_and_hooks_name() {
+    let table: &[(&str, &[u16])] = &[
+        ("containers: [{name: a, ports: [{containerPort: 80}]}]", &[]),
+        ("containers: [{name: a, livenessProbe: {httpGet: {port: 81}}}]", &[81]),
+        (
+            "containers: [{name: a, readinessProbe: {tcpSocket: {port: 82}}, startupProbe: {grpc: {port: 83}}}]",
+            &[82, 83],
+        ),
+        ("containers: [{name: a, livenessProbe: {exec: {command: [x]}}}]", &[]),
+        (
+            "containers: [{name: a, lifecycle: {postStart: {httpGet: {port: 85}}, preStop: {tcpSocket: {port: 84}}}}]",
+            &[84, 85],
+        ),
+        (
+            "containers: [{name: a, livenessProbe: {httpGet: {port: 86}}, readinessProbe: {httpGet: {port: 86}}}]",
+            &[86],
+        ),
+        (
+            "containers: [{name: a, ports: [{name: web, containerPort: 87}], livenessProbe: {httpGet: {port: web}}}]",
+            &[87],
+        ),
+        (
+            "containers: [{name: a, livenessProbe: {httpGet: {port: web}}}, {name: b, ports: [{name: web, containerPort: 88}]}]",
+            &[],
+        ),
+        ("containers: [{name: a, livenessProbe: {httpGet: {port: \"89\"}}}]", &[89]),
+        (
+            "containers: [{name: a, livenessProbe: {httpGet: {host: 10.0.0.1, port: 90}}, readinessProbe: {tcpSocket: {host: db, port: 91}}}]",
+            &[],
+        ),
+        (
+            "containers: [{name: a, livenessProbe: {httpGet: {port: 0}}, readinessProbe: {httpGet: {port: 70000}}}]",
+            &[],
+        ),
+        (
+            "containers: [], initContainers: [{name: a, restartPolicy: Always, startupProbe: {httpGet: {port: 92}}}]",
+            &[92],
+        ),
+        ("containers: [], initContainers: [{name: a, startupProbe: {httpGet: {port: 93}}}]", &[]),
+    ];
+    for (spec, expected) in table {
+        let compiled = shop(&pod("p", &format!("spec: {{nodeName: n1, {spec}}}")));
+        assert_eq!(compiled.workload("shop/p").probe_ports, *expected, "{spec}");
+    }
 }
 
 #[test]

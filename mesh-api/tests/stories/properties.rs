@@ -66,7 +66,17 @@ fn of_shop(compiled: &Compiled) -> Vec<Resource> {
             key.namespace.as_str() == "shop"
         }
     };
-    compiled.resources.iter().filter(|(key, _)| is_shops(key)).map(|(_, resource)| resource.clone()).collect()
+    let without_others = |resource: &Resource| match resource {
+        // The settings name every namespace that is enrolled.
+        Resource::Mesh(mesh) => {
+            let mut mesh = mesh.clone();
+            mesh.enrolled_namespaces.retain(|namespace| namespace.as_str() != "away");
+            Resource::Mesh(mesh)
+        }
+        other => other.clone(),
+    };
+    let shops = compiled.resources.iter().filter(|(key, _)| is_shops(key));
+    shops.map(|(_, resource)| without_others(resource)).collect()
 }
 
 const SHOPS_RULES: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: back, namespace: shop}\nspec: {hosts: [back], http: [{route: [{destination: {host: back}}]}]}\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: guard, namespace: shop}\nspec: {rules: [{}]}\n";

@@ -4,6 +4,7 @@ use mesh_api::{Code, Compiled, Enrolled, Index, Options, compile, parse};
 use mesh_model::{
     identity::TrustDomain,
     mesh::{AccessLog, MeshSettings, OutboundPolicy, PathNormalization, SameNode},
+    name::Namespace,
     resource::{Resource, ResourceKey},
 };
 
@@ -22,7 +23,24 @@ fn with(mesh: &str) -> Compiled {
 
 #[test]
 fn there_always_are_settings() {
-    assert_eq!(settings(&with("")), MeshSettings::default());
+    let shop = [Namespace::new("shop")].into();
+    assert_eq!(
+        settings(&with("")),
+        MeshSettings { enrolled_namespaces: shop, ..MeshSettings::default() },
+        "which namespaces are enrolled is no setting, but travels with them"
+    );
+}
+
+#[test]
+fn excluded_namespaces_are_those_that_are_named() {
+    let excluded = |mesh: &str| -> Vec<String> {
+        settings(&with(mesh)).excluded_namespaces.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(excluded(""), ["kube-system"]);
+    assert_eq!(excluded("tulle: {excludedNamespaces: [shop, ops]}\n"), ["ops", "shop"]);
+    assert_eq!(excluded("tulle: {excludedNamespaces: []}\n"), [] as [&str; 0]);
+    let compiled = with("tulle: {excludedNamespaces: [a.b]}\n");
+    assert_eq!(compiled.found(Code::Invalid)[0].field, "data.mesh.tulle.excludedNamespaces[0]");
 }
 
 #[test]
