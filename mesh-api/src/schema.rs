@@ -25,15 +25,58 @@ pub struct NotWritable {
 /// A definition: file name and content.
 pub fn definitions() -> Result<Vec<(String, String)>, NotWritable> {
     let all = [
-        (Kind::AuthorizationPolicy, "authorizationpolicies", "ap", spec::<AuthorizationPolicySpec>()),
-        (Kind::DestinationRule, "destinationrules", "dr", spec::<DestinationRuleSpec>()),
-        (Kind::PeerAuthentication, "peerauthentications", "pa", spec::<PeerAuthenticationSpec>()),
-        (Kind::VirtualService, "virtualservices", "vs", spec::<VirtualServiceSpec>()),
+        Resource {
+            kind: Kind::AuthorizationPolicy,
+            plural: "authorizationpolicies",
+            short: "ap",
+            spec: spec::<AuthorizationPolicySpec>(),
+            columns: &[("Action", ".spec.action", "What happens to what the rules match; ALLOW when empty.")],
+        },
+        Resource {
+            kind: Kind::DestinationRule,
+            plural: "destinationrules",
+            short: "dr",
+            spec: spec::<DestinationRuleSpec>(),
+            columns: &[("Host", ".spec.host", "The service that it is about.")],
+        },
+        Resource {
+            kind: Kind::PeerAuthentication,
+            plural: "peerauthentications",
+            short: "pa",
+            spec: spec::<PeerAuthenticationSpec>(),
+            columns: &[("Mode", ".spec.mtls.mode", "What ports accept that have no mode of their own.")],
+        },
+        Resource {
+            kind: Kind::VirtualService,
+            plural: "virtualservices",
+            short: "vs",
+            spec: spec::<VirtualServiceSpec>(),
+            columns: &[
+                ("Gateways", ".spec.gateways", "Where the routes hold; in the mesh when empty."),
+                ("Hosts", ".spec.hosts", "Whose traffic is routed."),
+            ],
+        },
     ];
-    all.into_iter().map(|(kind, plural, short, spec)| definition(kind, plural, short, &spec)).collect()
+    all.into_iter().map(definition).collect()
 }
 
-fn definition(kind: Kind, plural: &str, short: &str, spec: &Value) -> Result<(String, String), NotWritable> {
+/// What differs between definitions.
+struct Resource {
+    kind: Kind,
+    plural: &'static str,
+    short: &'static str,
+    spec: Value,
+    /// Name, path and description of what `kubectl get` shows beside name and age.
+    columns: &'static [(&'static str, &'static str, &'static str)],
+}
+
+fn definition(resource: Resource) -> Result<(String, String), NotWritable> {
+    let Resource { kind, plural, short, spec, columns } = resource;
+    let columns = columns.iter().map(|(name, path, description)| {
+        json!({ "name": name, "type": "string", "jsonPath": path, "description": description })
+    });
+    let age = json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
+    let columns: Vec<Value> = columns.chain([age]).collect();
     let group = kind.api().group();
     let name = format!("{plural}.{group}");
     let versions: Vec<Value> = kind
@@ -48,11 +91,12 @@ fn definition(kind: Kind, plural: &str, short: &str, spec: &Value) -> Result<(St
                 "served": true,
                 "storage": number == 0,
                 "subresources": { "status": {} },
+                "additionalPrinterColumns": columns,
                 "schema": { "openAPIV3Schema": {
                     "type": "object",
                     "properties": {
                         "spec": spec,
-                        "status": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+                        "status": status(),
                     },
                 } },
             })
@@ -79,6 +123,39 @@ fn definition(kind: Kind, plural: &str, short: &str, spec: &Value) -> Result<(St
     let text =
         serde_yaml_ng::to_string(&sorted(&definition)).map_err(|reason| NotWritable { kind, reason })?;
     Ok((format!("{name}.yaml"), format!("{HEADER}{text}")))
+}
+
+/// Conditions as everywhere in Kubernetes, one of each type, so that several writers do not undo each other's. The rest is Istio's.
+fn status() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    let time =
+        |description: &str| json!({ "type": "string", "format": "date-time", "description": description });
+    let condition = json!({
+        "type": "object",
+        "required": ["type", "status"],
+        "properties": {
+            "type": text("What the condition is about."),
+            "status": text("True, False or Unknown."),
+            "reason": text("Why, in one word."),
+            "message": text("Why, in a sentence."),
+            "observedGeneration": json!({ "x-kubernetes-int-or-string": true, "description": "The generation that was looked at." }),
+            "lastTransitionTime": time("When the status became what it is."),
+            "lastProbeTime": time("When it was looked at last."),
+        },
+    });
+    json!({
+        "type": "object",
+        "description": "Written by controllers; the mesh does not read it.",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "conditions": {
+                "type": "array",
+                "items": condition,
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        },
+    })
 }
 
 fn spec<T: JsonSchema>() -> Value {
