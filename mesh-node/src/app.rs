@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     admin::{self, Health, Heartbeat},
     bpf::{self, Claim, Hooks, HooksConfig},
-    capture::{self, Announced},
+    capture::{self, Announced, KubeletMissing},
     clock::Clock,
     config::{Arguments, Command, Config},
     conns::ConnectionView,
@@ -69,6 +69,8 @@ pub struct Rooms {
     pub reporter: Reporter,
     /// Pods that the CNI plugin handed over.
     pub announced: Announced,
+    /// Whether nobody is known to be the kubelet.
+    pub kubelet_missing: KubeletMissing,
 }
 
 /// The whole program: arguments of the process in, exit code out.
@@ -145,8 +147,17 @@ fn start(config: Config) -> anyhow::Result<Running> {
     );
     let certificates = certificates(&config, &controller, &clock, &telemetry);
     let announced = Announced::default();
-    let rooms =
-        Rooms { config: config.clone(), state, certificates, telemetry, hooks, phase, reporter, announced };
+    let rooms = Rooms {
+        config: config.clone(),
+        state,
+        certificates,
+        telemetry,
+        hooks,
+        phase,
+        reporter,
+        announced,
+        kubelet_missing: KubeletMissing::default(),
+    };
     metrics::register(&rooms);
 
     let link = serve_health(&rooms)?;

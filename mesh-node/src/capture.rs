@@ -14,6 +14,6 @@ pub mod pod;
 mod reconcile;
 
 pub use announced::Announced;
-pub use kubelet::{KubeletConfig, follow as follow_kubelet};
+pub use kubelet::{KubeletConfig, Missing as KubeletMissing, follow as follow_kubelet};
 pub use pod::{LocalPod, LocalPods, Place};
 pub use reconcile::run;

@@ -20,6 +20,7 @@
 
 pub mod bench;
 mod call;
+mod cgroup;
 mod check;
 pub mod cluster;
 pub mod demo;
@@ -43,5 +44,6 @@ pub use repo::binary;
 pub use seat::Seat;
 pub use stand_in::NodeStandIn;
 pub use world::{
-    Builder, ControlLink, Host, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer, traces,
+    Builder, ControlLink, Host, HostProcess, Mesh, Pod, PodBuilder, ServiceBuilder, Settled, World, bearer,
+    traces,
 };

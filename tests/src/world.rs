@@ -1,5 +1,6 @@
 //! A world: nodes, pods, services, configuration, and the mesh that runs them.
 
+mod host;
 mod leftover;
 mod manifest;
 mod mesh;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+pub use self::host::HostProcess;
 pub use self::leftover::traces;
 pub use self::mesh::{ControlLink, Mesh, Settled, bearer};
 pub use self::pod::{Pod, PodBuilder};

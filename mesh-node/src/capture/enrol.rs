@@ -49,7 +49,9 @@ pub enum EnrolError {
     #[error("it awaits its network")]
     NoAddress,
     /// It runs nothing, as far as can be seen.
-    #[error("no process of it is found on this node (does the agent run with hostPID?)")]
+    #[error(
+        "no process of it is found on this node (the agent needs hostPID; in the directory source the annotation tulle.dev/netns leads to it)"
+    )]
     NoProcess,
     /// What it runs is elsewhere.
     #[error("none of its {processes} processes is in a network namespace that holds one of its addresses")]
@@ -131,6 +133,11 @@ impl Wanted {
     /// Whether nobody says where it is: it is to be found by its processes, once it has an address.
     pub fn is_to_be_located(&self) -> bool {
         self.home == Home::Unknown && !self.ips.is_empty()
+    }
+
+    /// Whether the kubelet probes it over the network.
+    pub fn is_probed(&self) -> bool {
+        !self.probed_ports.is_empty()
     }
 
     /// Whether one of these addresses is its own.

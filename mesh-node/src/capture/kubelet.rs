@@ -4,7 +4,14 @@
 //! and in no pod's cgroup, *and* holds the socket that listens on the kubelet's port there. It is named to the kernel by pid and
 //! start time, and the name is withdrawn as soon as it ends.
 
-use std::{io, time::Duration, time::Instant};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use crate::{
     app::Rooms,
@@ -18,6 +25,27 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Between two looks for the holder of a socket that is not the kubelet's.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A kubelet that is not known for this long is missing.
+const MISSED: Duration = Duration::from_secs(10);
+
+/// Whether the kubelet is missing, for whoever reports on the pods that it probes. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Missing(Arc<AtomicBool>);
+
+impl Missing {
+    /// What a person should know of a pod with probes.
+    pub fn notice(&self) -> Option<&'static str> {
+        let is_missing = self.0.load(Ordering::Relaxed);
+        is_missing.then_some(
+            "the node's kubelet is not recognised: its probes are judged by the pod's policies like anybody's calls",
+        )
+    }
+
+    fn set(&self, missing: bool) {
+        self.0.store(missing, Ordering::Relaxed);
+    }
+}
 
 /// How the kubelet is recognised.
 #[derive(Clone, Debug)]
@@ -41,12 +69,14 @@ struct Search {
     known: Option<Known>,
     /// Sockets on its port that are not its own, and when that was found.
     foreign: Option<(Vec<u32>, Instant)>,
+    unknown_since: Instant,
     found: Gauge,
 }
 
 /// Follows the kubelet from life to life, until the process stops.
 pub async fn follow(rooms: Rooms) {
     if rooms.config.kubelet.port == 0 {
+        rooms.kubelet_missing.set(true);
         return tell(&rooms, &[]);
     }
     if !sys::sees_every_process() {
@@ -56,11 +86,14 @@ pub async fn follow(rooms: Rooms) {
     }
     let phase = rooms.phase.clone();
     let found = rooms.telemetry.gauge("mesh_kubelet_found", "1: the kubelet is known and its probes pass");
-    let mut search = Search { rooms, known: None, foreign: None, found };
-    // What a previous life named may have ended since.
-    search.forget();
+    let mut search = Search { rooms, known: None, foreign: None, unknown_since: Instant::now(), found };
+    search.look().await;
+    if search.known.is_none() {
+        // Whom a previous life of this agent named.
+        search.forget();
+    }
     loop {
-        search.look().await;
+        search.rooms.kubelet_missing.set(search.known.is_none() && search.unknown_since.elapsed() > MISSED);
         let ended = async {
             match &search.known {
                 Some(known) => known.exit.ended().await,
@@ -72,6 +105,7 @@ pub async fn follow(rooms: Rooms) {
             () = ended => search.forget(),
             () = tokio::time::sleep(LOOK) => {}
         }
+        search.look().await;
     }
 }
 
@@ -122,6 +156,7 @@ impl Search {
     fn forget(&mut self) {
         if let Some(known) = self.known.take() {
             tracing::info!(pid = known.process.pid, "the kubelet is gone");
+            self.unknown_since = Instant::now();
         }
         tell(&self.rooms, &[]);
         self.found.set(0);

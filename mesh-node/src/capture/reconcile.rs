@@ -447,11 +447,12 @@ impl Reconciler {
                 reason: reason.to_owned(),
                 uncaptured_connections: uncaptured as u64,
             };
-        let mut all: Vec<_> = self
-            .captured
-            .iter()
-            .map(|(uid, captured)| status(uid, CaptureState::Captured, "", captured.older.len()))
-            .collect();
+        let unprobed = self.rooms.kubelet_missing.notice().unwrap_or_default();
+        let captured = self.captured.iter().map(|(uid, captured)| {
+            let notice = if captured.wanted.is_probed() { unprobed } else { "" };
+            status(uid, CaptureState::Captured, notice, captured.older.len())
+        });
+        let mut all: Vec<_> = captured.collect();
         all.extend(self.failed.iter().map(|(uid, failed)| {
             let state = if failed.refused { CaptureState::Refused } else { CaptureState::NotCaptured };
             status(uid, state, &failed.reason, 0)

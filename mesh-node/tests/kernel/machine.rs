@@ -30,6 +30,29 @@ fn check_finds_this_kernel_fit_and_names_our_hooks() {
 }
 
 #[test]
+fn check_names_the_capability_that_is_missing() {
+    let Some(_world) = World::new() else { return };
+    let check = |capabilities: &str| {
+        let output = std::process::Command::new("setpriv")
+            .args([
+                "--bounding-set",
+                &format!("-all,{capabilities}"),
+                env!("CARGO_BIN_EXE_mesh-node"),
+                "check",
+            ])
+            .output()
+            .expect("setpriv (util-linux)");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = check("+sys_admin,+net_admin,+sys_ptrace");
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = check("+sys_admin,+net_admin");
+    assert_eq!(code, Some(79), "{text}");
+    assert!(text.contains("MISSING  capability SYS_PTRACE"), "{text}");
+    assert!(!text.contains("capability NET_ADMIN"), "{text}");
+}
+
+#[test]
 fn old_connections_are_found_and_ended_by_name() {
     let Some(mut world) = World::new() else { return };
     let (pod, other) = (world.pod(), world.pod());

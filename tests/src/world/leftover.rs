@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroup;
 use crate::check::eventually;
 use crate::net;
 use crate::process::start_time;
@@ -56,6 +57,7 @@ pub fn sweep(name: &str) {
     for record in fs::read_dir(folder.join("pids")).into_iter().flatten().flatten() {
         end(&record.path());
     }
+    cgroup::sweep(name);
     for netns in net::names_with(&format!("tl-{name}-")) {
         net::delete(&netns);
     }

@@ -372,7 +372,7 @@ fn scrape(state: &State, netns: &str, address: &str) -> Result<String> {
 }
 
 /// One GET in any namespace of the world.
-fn ask(state: &State, netns: &str, url: &str) -> Result<Value> {
+pub(super) fn ask(state: &State, netns: &str, url: &str) -> Result<Value> {
     let plan = Plan {
         netns: state.netns_path(netns),
         program: repo::binary("mesh-app")?,

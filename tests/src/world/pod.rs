@@ -17,6 +17,7 @@ use super::state::State;
 use super::topology::{self, Wiring};
 use super::{manifest, mesh};
 use crate::call::{Answer, Call, Hold, Load, Talk};
+use crate::cgroup::Cgroup;
 use crate::net::{Netns, in_netns};
 use crate::process::{Plan, Process};
 use crate::repo;
@@ -39,6 +40,8 @@ pub struct PodBuilder {
     address: Option<(Ipv4Addr, Option<Ipv6Addr>)>,
     v4_only: bool,
     written: bool,
+    uid: Option<String>,
+    probed: Option<u16>,
 }
 
 impl PodBuilder {
@@ -57,6 +60,8 @@ impl PodBuilder {
             address: None,
             v4_only: false,
             written: true,
+            uid: None,
+            probed: None,
         }
     }
 
@@ -118,6 +123,18 @@ impl PodBuilder {
         self
     }
 
+    /// No path leads to it, as in Kubernetes: its processes are in a cgroup with this UID (a UUID).
+    pub fn located(mut self, uid: &str) -> Self {
+        self.uid = Some(uid.to_owned());
+        self
+    }
+
+    /// It has a liveness probe, of this port.
+    pub fn probed(mut self, port: u16) -> Self {
+        self.probed = Some(port);
+        self
+    }
+
     /// The Pod object is in the configuration already; only make it real.
     pub fn declared_elsewhere(mut self) -> Self {
         self.written = false;
@@ -141,6 +158,7 @@ impl PodBuilder {
         let netns = Netns::create(&self.state.netns_name(&self.name))?;
         self.wire(&netns, &link, ip4, ip6)?;
         self.state.owned().namespaces.insert(self.name.clone(), netns);
+        let cgroup = self.uid.as_deref().map(|uid| Cgroup::of_pod(self.state.name(), uid)).transpose()?;
         let pod = Pod {
             state: self.state.clone(),
             name: self.name.clone(),
@@ -151,6 +169,9 @@ impl PodBuilder {
             ip6,
             link,
             environment: self.environment.clone(),
+            uid: self.uid.clone(),
+            cgroup: cgroup.map(Arc::new),
+            probed: self.probed,
         };
         let addresses = [Some(IpAddr::V4(ip4)), ip6.map(IpAddr::V6)].into_iter().flatten().collect();
         let host = Host { name: format!("{}.pod", self.name), addresses };
@@ -189,6 +210,10 @@ pub struct Pod {
     ip6: Option<Ipv6Addr>,
     link: String,
     environment: Vec<(String, String)>,
+    /// Its UID, if its processes lead to it and no path does.
+    uid: Option<String>,
+    cgroup: Option<Arc<Cgroup>>,
+    probed: Option<u16>,
 }
 
 impl Pod {
@@ -292,7 +317,7 @@ impl Pod {
         let process = self.state.owned().processes.remove(&self.name);
         drop(process);
         // A pod whose last process ended counts as gone; the pause container of a real one stays.
-        let paused = self.plan(&["serve", "--mode", "client"], false).and_then(|plan| Process::start(&plan));
+        let paused = self.plan(&["serve", "--mode", "client"], false).and_then(|plan| self.start(&plan));
         if let Ok(process) = paused {
             self.state.owned().processes.insert(self.name.clone(), process);
         }
@@ -362,7 +387,15 @@ impl Pod {
             .map(|ip| json!({ "ip": ip }))
             .collect();
         let mut annotations = annotations.clone();
-        annotations.insert("tulle.dev/netns".to_owned(), self.netns().display().to_string());
+        if self.uid.is_none() {
+            annotations.insert("tulle.dev/netns".to_owned(), self.netns().display().to_string());
+        }
+        // A pod that is made again under the same name is another one.
+        let uid = || format!("{}-{}-{}", self.namespace, self.name, self.link);
+        let mut container = json!({ "name": "app", "image": "mesh-app" });
+        if let Some(port) = self.probed {
+            container["livenessProbe"] = json!({ "httpGet": { "port": port, "path": "/" } });
+        }
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": { "name": self.account, "namespace": self.namespace },
@@ -371,14 +404,13 @@ impl Pod {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": self.name, "namespace": self.namespace,
-                // A pod that is made again under the same name is another one.
-                "uid": format!("{}-{}-{}", self.namespace, self.name, self.link),
+                "uid": self.uid.clone().unwrap_or_else(uid),
                 "labels": labels, "annotations": annotations,
             },
             "spec": {
                 "nodeName": format!("node-{}", self.node),
                 "serviceAccountName": self.account,
-                "containers": [{ "name": "app", "image": "mesh-app" }],
+                "containers": [container],
             },
             "status": { "phase": "Running", "podIP": self.ip4, "podIPs": addresses },
         });
@@ -397,7 +429,7 @@ impl Pod {
     }
 
     fn start_application(&self) -> Result<()> {
-        let mut process = Process::start(&self.plan(&["serve"], true)?)?.recorded_in(&self.state.pids())?;
+        let mut process = self.start(&self.plan(&["serve"], true)?)?;
         let stdout = process.take_stdout().context("no stdout")?;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -411,6 +443,15 @@ impl Pod {
         }
         self.state.owned().processes.insert(self.name.clone(), process);
         Ok(())
+    }
+
+    /// Starts a process of the pod.
+    fn start(&self, plan: &Plan) -> Result<Process> {
+        let process = Process::start(plan)?.recorded_in(&self.state.pids())?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.add(process.pid())?;
+        }
+        Ok(process)
     }
 
     fn log(&self) -> String {
@@ -441,6 +482,6 @@ impl Seat for Pod {
     }
 
     fn client(&self, arguments: &[&str]) -> Result<Process> {
-        Process::start(&self.plan(arguments, true)?)?.recorded_in(&self.state.pids())
+        self.start(&self.plan(arguments, true)?)
     }
 }
