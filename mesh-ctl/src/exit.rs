@@ -16,6 +16,8 @@ pub const BAD_INPUT: u8 = 65;
 pub const UNREACHABLE: u8 = 69;
 /// The caller may not ask this.
 pub const FORBIDDEN: u8 = 77;
+/// Findings.
+pub const FINDINGS: u8 = 79;
 /// The deadline passed.
 pub const TIMEOUT: u8 = 124;
 /// Ctrl-C.
@@ -45,6 +47,11 @@ impl Failure {
         Self::new(BAD_INPUT, error)
     }
 
+    /// Exit code 64.
+    pub fn usage(error: impl Into<String>) -> Self {
+        Self::new(USAGE, error)
+    }
+
     /// Exit code 69.
     pub fn unreachable(error: impl Into<String>) -> Self {
         Self::new(UNREACHABLE, error)
@@ -55,19 +62,43 @@ impl Failure {
         Self::new(TIMEOUT, format!("no answer within {after:?}")).hint("raise it with --timeout")
     }
 
+    /// Exit code 124, with what was still awaited.
+    pub fn too_late(error: impl Into<String>) -> Self {
+        Self::new(TIMEOUT, error)
+    }
+
     /// What to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
+    /// An answer of the Kubernetes API, or none, as an exit code.
+    pub fn from_kube(what: &str, error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                let text = format!("{what}: {}", status.message);
+                match status.code {
+                    401 | 403 => Self::new(FORBIDDEN, text)
+                        .hint("the kubeconfig's user lacks this permission: ask a cluster administrator"),
+                    504 => Self::new(TIMEOUT, text),
+                    _ => Self::new(1, text),
+                }
+            }
+            kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::UpgradeConnection(_) => {
+                Self::new(UNREACHABLE, format!("{what}: {}", deepest(error)))
+                    .hint("is the cluster running, and is the kubeconfig's server its address?")
+            }
+            _ => Self::new(1, format!("{what}: {}", deepest(error))),
+        }
+    }
+
     /// A gRPC status as an exit code.
     pub fn from_status(what: &str, status: &tonic::Status) -> Self {
         let text = format!("{what}: {}", status.message());
         match status.code() {
-            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
-                Self::new(FORBIDDEN, text).hint("give the admin token with --token-file or --state")
-            }
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => Self::new(FORBIDDEN, text)
+                .hint("without a cluster, give the admin token with --token-file or --state"),
             tonic::Code::Unavailable => Self::new(UNREACHABLE, text)
                 .hint("is mesh-controller running, and is --controller its address?"),
             tonic::Code::DeadlineExceeded => Self::new(TIMEOUT, text),
@@ -89,6 +120,21 @@ impl Failure {
         }
         print::stderr(&text);
         ExitCode::from(self.code)
+    }
+}
+
+/// Libraries say "service error" or "transport error"; the reason is at the bottom of the chain.
+pub fn deepest(error: &dyn std::error::Error) -> String {
+    let mut current = error;
+    while let Some(source) = current.source() {
+        current = source;
+    }
+    current.to_string()
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.error)
     }
 }
 

@@ -3,16 +3,24 @@
 //! Invariant: nothing is decided here. Route and authorization answers come from `mesh_model`, the code of the data path.
 
 mod authz;
+mod chart;
+mod check;
 mod cli;
+mod cluster;
 mod config;
 mod connect;
 pub mod docs;
+mod enroll;
 mod exit;
+mod install;
+mod leave;
 mod names;
 mod print;
+mod progress;
 mod route;
 mod source;
 mod status;
+mod uninstall;
 mod version;
 
 use std::process::ExitCode;
@@ -20,7 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Globals},
     exit::Failure,
 };
 
@@ -43,10 +51,15 @@ pub fn main() -> ExitCode {
 
 /// Runs one command, or stops at Ctrl-C or at `--timeout`.
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let globals = cli.globals;
-    let deadline = globals.timeout;
+    let deadline = cli.timeout();
+    let globals = Globals { timeout: Some(deadline), ..cli.globals };
     let work = async {
         match cli.command {
+            Command::Install(args) => install::run(&globals, &args).await,
+            Command::Uninstall(args) => uninstall::run(&globals, &args).await,
+            Command::Check(args) => check::run(&globals, &args).await,
+            Command::Enroll(args) => enroll::enroll(&globals, &args).await,
+            Command::Unenroll(args) => enroll::unenroll(&globals, &args).await,
             Command::Status(args) => status::run(&globals, &args).await,
             Command::Version(args) => version::run(&globals, &args).await,
             Command::Config(args) => config::run(&globals, &args).await,

@@ -1,6 +1,6 @@
 //! `meshctl status`: what each node holds and captures, and what is wrong with the configuration.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use mesh_proto::v1::{
     CaptureState, Diagnostic, NodeStatus, SettleRequest, Severity, StatusReply, StatusRequest,
@@ -68,7 +68,7 @@ pub async fn run(globals: &Globals, args: &StatusArgs) -> Result<ExitCode, Failu
     let mut pending = Vec::new();
     if args.wait {
         // A little less than our own deadline, so that the controller can still say what is pending.
-        let patience = globals.timeout.saturating_sub(Duration::from_millis(500));
+        let patience = globals.patience();
         let reply = controller
             .settle(SettleRequest { timeout_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) })
             .await
