@@ -11,6 +11,7 @@ mod metrics;
 use std::{
     ffi::OsString,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,6 +32,7 @@ use crate::{
     bpf::{self, Claim, Hooks, HooksConfig},
     capture::{self, Announced, KubeletMissing},
     clock::Clock,
+    cni,
     config::{Arguments, Command, Config},
     conns::ConnectionView,
     feed::{Controller, Feed, Link, Reporter},
@@ -73,8 +75,12 @@ pub struct Rooms {
     pub kubelet_missing: KubeletMissing,
 }
 
-/// The whole program: arguments of the process in, exit code out.
+/// The whole program: arguments of the process in, exit code out. Under the plugin's name it is the CNI plugin.
 pub fn main() -> ExitCode {
+    let is_plugin = |name: OsString| Path::new(&name).file_name().is_some_and(|name| name == cni::ENTRY_TYPE);
+    if std::env::args_os().next().is_some_and(is_plugin) {
+        return cni::plugin::main();
+    }
     dispatch(std::env::args_os())
 }
 
@@ -91,6 +97,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check(check)) => command::check(&check),
         Some(Command::MountBpffs(mount)) => command::mount_bpffs(&mount),
         Some(Command::Detach(detach)) => command::detach(&detach),
+        Some(Command::Cni) => return cni::plugin::main(),
         Some(Command::Run(run)) => run.into_config().map_err(Into::into).and_then(run_node),
         None => arguments.run.into_config().map_err(Into::into).and_then(run_node),
     };
@@ -107,6 +114,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Everything that runs until the process stops.
 struct Running {
     config: Arc<Config>,
+    state: State,
     telemetry: Telemetry,
     phase: PhaseControl,
     control: Runtime,
@@ -177,6 +185,9 @@ fn start(config: Config) -> anyhow::Result<Running> {
     let (follower, followed) = (telemetry.clone(), rooms.state.clone());
     control.spawn(async move { follower.follow(&followed).await });
     control.spawn(capture::follow_kubelet(rooms.clone()));
+    if let Some(paths) = &config.cni {
+        cni::start(&rooms, &workers, paths).context("starting the CNI plugin's server")?;
+    }
     control.spawn(capture::run(rooms.clone(), workers));
     spawn_feed(&control, &rooms, writer, controller, inspect_address, link);
 
@@ -190,7 +201,7 @@ fn start(config: Config) -> anyhow::Result<Running> {
         "serving"
     );
     drop(_inside);
-    Ok(Running { config, telemetry, phase: phase_control, control, claim })
+    Ok(Running { config, state: rooms.state, telemetry, phase: phase_control, control, claim })
 }
 
 fn open_hooks(config: &Config) -> anyhow::Result<(Claim, Arc<Hooks>)> {
@@ -301,13 +312,14 @@ fn spawn_feed(
 impl Running {
     /// Waits for SIGTERM or SIGINT, then stops in order; a second signal ends the process at once.
     fn wait_and_stop(self) -> anyhow::Result<ExitCode> {
-        let Self { config, telemetry, phase, control, claim: _claim } = self;
+        let Self { config, state, telemetry, phase, control, claim: _claim } = self;
         let code = control.block_on(async {
             let mut signals = Signals::listen()?;
             let name = signals.next().await;
             tracing::info!(signal = name, drain = ?config.limits.drain, "stopping");
             let stop = async {
-                if config.detach_on_exit {
+                // A mesh that is being uninstalled leaves plaintext, not refusals.
+                if config.detach_on_exit || state.snapshot().mesh().leaving {
                     detach(&config).await;
                 }
                 phase.advance(Stage::Draining);

@@ -35,6 +35,8 @@ pub enum Command {
     MountBpffs(MountBpffsArguments),
     /// Take the hooks of agents off the kernel: traffic is plaintext again. Needs no controller.
     Detach(DetachArguments),
+    /// Be the CNI plugin: what a container runtime calls, with `CNI_*` in the environment and the configuration at the input.
+    Cni,
 }
 
 /// How `check` prints.

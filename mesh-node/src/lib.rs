@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod capture;
 pub mod check;
 pub mod clock;
+pub mod cni;
 pub mod config;
 pub mod conns;
 pub mod feed;

@@ -9,6 +9,10 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "kernel/agent.rs"]
+mod agent;
+#[path = "kernel/cni.rs"]
+mod cni;
 #[path = "kernel/claim.rs"]
 mod claim;
 #[path = "kernel/inbound.rs"]
