@@ -92,6 +92,7 @@ pub async fn run(rooms: Rooms, workers: Workers) {
 impl Reconciler {
     /// One comparison; says after how long the next is due.
     async fn look(&mut self) -> Duration {
+        self.end_departed();
         let complete = self.rooms.state.is_complete();
         let snapshot = self.rooms.state.snapshot();
         let node = &self.rooms.config.node;
@@ -109,13 +110,12 @@ impl Reconciler {
         let draining = self.draining.iter().map(|draining| draining.captured.wanted.identity.clone());
         self.rooms.certificates.want(identities.into_iter().chain(draining).collect());
 
-        self.end_departed();
         let sighting = self.locator.look(self.to_be_located(&wanted)).await;
         self.end_gone(&snapshot, complete, &sighting);
         if complete {
             self.rooms.announced.forget_unknown(|uid| snapshot.workload(uid).is_some());
             self.release_unwanted(&wanted).await;
-            self.forget_unwanted(&wanted);
+            self.forget_unwanted(&wanted, &snapshot);
         }
         self.end_drained();
         let awaiting = self.capture_wanted(&wanted, &sighting).await;
@@ -254,9 +254,16 @@ impl Reconciler {
     }
 
     /// What a previous life captured and nobody wants any more.
-    fn forget_unwanted(&self, wanted: &BTreeMap<WorkloadUid, Wanted>) {
+    ///
+    /// A pod that just started may be wanted without an address that the controller knows: while there is such a one, what is nobody
+    /// else's may be its.
+    fn forget_unwanted(&self, wanted: &BTreeMap<WorkloadUid, Wanted>, snapshot: &Snapshot) {
+        let is_any_unaddressed = wanted.values().any(|wanted| wanted.ips().is_empty());
         for adopted in self.rooms.hooks.adopted() {
-            if wanted.values().any(|wanted| wanted.has_any_ip(&adopted.ips)) {
+            let is_nobodys = !adopted.ips.iter().any(|ip| snapshot.workload_at(*ip).is_some());
+            if wanted.values().any(|wanted| wanted.has_any_ip(&adopted.ips))
+                || (is_any_unaddressed && is_nobodys)
+            {
                 continue;
             }
             match self.rooms.hooks.forget(adopted.cookie, None) {

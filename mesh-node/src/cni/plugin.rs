@@ -199,7 +199,12 @@ fn ask(socket: &Path, request: &Request, netns: Option<&File>, reach: Duration) 
 fn ask_once(socket: &Path, request: &[u8], netns: Option<&File>) -> io::Result<Reply> {
     let stream = sys::connect_packets(socket, ANSWER)?;
     sys::send_packet(&stream, request, netns.map(AsFd::as_fd))?;
-    let reply = sys::receive_packet(&stream, REPLY_BYTES)?;
+    let reply = sys::receive_packet(&stream, REPLY_BYTES).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {ANSWER:?}"))
+        }
+        _ => error,
+    })?;
     if reply.bytes.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
