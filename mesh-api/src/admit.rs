@@ -30,6 +30,8 @@ pub fn admit(object: &Object, origin: Option<&Origin>) -> Vec<Diagnostic> {
         | Object::ServiceAccount(_)
         | Object::EndpointSlice(_)
         | Object::NetworkPolicy(_) => (),
+        // A route that is refused has a status that says so: compilation does it.
+        Object::HTTPRoute(_) => (),
         Object::ConfigMap(map) => admit_config(map, &mut findings),
         Object::Pod(pod) => read::pod::check(pod, &mut findings),
         Object::Service(service) => read::service::check(service, &mut findings),

@@ -14,6 +14,7 @@ mod authz;
 mod destinations;
 mod endpoints;
 mod enrolment;
+mod gateway;
 mod hosts;
 mod mesh;
 mod mtls;
@@ -70,7 +71,8 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let services = services::compile(index, &pods, &mut findings);
     let hosts = hosts::Hosts::new(index, &services);
     let destinations = destinations::compile(index, &hosts, &pods, &mut findings);
-    let routes = routes::compile(index, &mesh, &hosts, &destinations, &mut findings);
+    let gateway = gateway::compile(index, &mesh, &services, &mut findings);
+    let routes = routes::compile(index, &mesh, &hosts, &destinations, &gateway.tables, &mut findings);
     let authz = authz::compile(index, &mesh, &pods, &services, &mut findings);
     let modes = mtls::compile(index, &mesh, &pods, &mut findings);
     let decided = enrolment::decide(index, &mesh, &pods, &mut findings);
@@ -97,7 +99,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     }
     resources.extend(services.services.into_iter().map(Resource::Service));
     resources.extend(authz.policies.into_iter().map(Resource::Policy));
-    resources.extend(routes.into_iter().map(Resource::Routes));
+    resources.extend(gateway.tables.into_iter().chain(routes).map(Resource::Routes));
     resources.extend(destinations.into_iter().map(Resource::Destination));
 
     findings.sort_by(|one, other| {
@@ -110,6 +112,6 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         diagnostics: findings,
         enrolment: decisions,
-        route_statuses: BTreeMap::new(),
+        route_statuses: gateway.statuses,
     }
 }

@@ -129,6 +129,10 @@ codes! {
     PartialHost = "MESH0032", Warning;
     /// A subset, or another part of DestinationRules for one host, that is defined twice; the oldest counts.
     DefinedByOlder = "MESH0033", Warning;
+    /// Routes that are never used, because HTTPRoutes of the same service come first.
+    ShadowedByHttpRoute = "MESH0034", Warning;
+    /// An HTTPRoute that its service does not take.
+    RouteNotAccepted = "MESH0035", Error;
     /// A path rule that can be dodged under the path normalisation in force.
     DodgeablePath = "MESH0040", Warning;
     /// A policy that never decides: AUDIT, or a dry run.

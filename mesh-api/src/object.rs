@@ -16,6 +16,7 @@ use k8s_openapi::{
 
 pub mod authorization_policy;
 pub mod destination_rule;
+pub mod http_route;
 pub mod istio;
 pub mod mesh_config;
 pub mod peer_authentication;
@@ -23,6 +24,7 @@ pub mod virtual_service;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
+pub use http_route::HTTPRoute;
 pub use peer_authentication::PeerAuthentication;
 pub use virtual_service::VirtualService;
 
@@ -111,6 +113,8 @@ kinds! {
     AuthorizationPolicy = Security / Namespaced;
     /// What a port accepts: mTLS, or plaintext too.
     PeerAuthentication = Security / Namespaced;
+    /// Routes of the Gateway API.
+    HTTPRoute = Gateway / Namespaced;
 }
 
 /// An API group with the versions that are read. All versions of a group mean the same.
@@ -126,6 +130,8 @@ pub enum Api {
     Networking,
     /// `security.istio.io`.
     Security,
+    /// `gateway.networking.k8s.io`.
+    Gateway,
 }
 
 impl Api {
@@ -137,6 +143,7 @@ impl Api {
             Self::KubernetesNetworking => "networking.k8s.io",
             Self::Networking => "networking.istio.io",
             Self::Security => "security.istio.io",
+            Self::Gateway => "gateway.networking.k8s.io",
         }
     }
 
@@ -150,7 +157,7 @@ impl Api {
         match self {
             Self::Core | Self::Discovery | Self::KubernetesNetworking => &["v1"],
             Self::Networking => &["v1", "v1beta1", "v1alpha3"],
-            Self::Security => &["v1", "v1beta1"],
+            Self::Security | Self::Gateway => &["v1", "v1beta1"],
         }
     }
 }

@@ -146,6 +146,7 @@ impl Reader {
             Kind::DestinationRule => typed(value).map(|read| read.boxed(Object::DestinationRule)),
             Kind::AuthorizationPolicy => typed(value).map(|read| read.boxed(Object::AuthorizationPolicy)),
             Kind::PeerAuthentication => typed(value).map(|read| read.boxed(Object::PeerAuthentication)),
+            Kind::HTTPRoute => typed(value).map(|read| read.boxed(Object::HTTPRoute)),
         };
         let is_trusted = |field: &Field| {
             self.from_api_server && (kind.api().is_kubernetes() || field.begins_with("metadata"))

@@ -3,6 +3,7 @@
 //! Admission runs these for their findings, compilation for their results: what is checked is what is used.
 
 pub(crate) mod destination;
+pub(crate) mod http_route;
 pub(crate) mod mesh;
 pub(crate) mod network_policy;
 pub(crate) mod peer;

@@ -299,7 +299,7 @@ pub enum ConfigKind {
     Workloads,
     /// Services and their endpoints.
     Services,
-    /// HTTP routes (VirtualService).
+    /// HTTP routes (HTTPRoute, VirtualService).
     Routes,
     /// Authorization policies and what they select.
     Policies,

@@ -201,7 +201,8 @@ fn route_row(table: &RouteTable, index: usize, rule: &HttpRule) -> Vec<String> {
             1 => String::new(),
             _ => format!(" {:.1}%", f64::from(weighted.weight) * 100.0 / f64::from(total.max(1))),
         };
-        format!("{}{subset}{share}", weighted.destination.host)
+        let invalid = weighted.invalid.as_ref().map(|reason| format!(" (500: {reason})")).unwrap_or_default();
+        format!("{}{subset}{share}{invalid}", weighted.destination.host)
     });
     vec![
         format!("{}#{index:03} {}", table.key, rule.name),

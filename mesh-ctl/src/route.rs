@@ -120,10 +120,10 @@ fn checked(explanation: RouteExplanation, findings: Vec<String>) -> Checked {
     };
     match explanation.verdict {
         RouteVerdict::Request { rule, shares, timeout, retry } => {
-            checked.rule = rule.map(|(key, name)| format!("VirtualService {key} {name}"));
+            checked.rule = rule;
             checked.verdict = match &checked.rule {
                 Some(rule) => format!("routed by {rule}"),
-                None => "default routing: no VirtualService for this host".to_owned(),
+                None => "default routing: no HTTPRoute or VirtualService for this host".to_owned(),
             };
             checked.timeout = timeout.map(|timeout| format!("{timeout:?}"));
             checked.retries = retry.attempts;

@@ -15,7 +15,7 @@ use crate::{
     mesh::OutboundPolicy,
     name::{ServiceKey, SubsetName},
     request::RequestHead,
-    route::{Caller, Destination, HttpRule, RetryPolicy, RouteTable},
+    route::{Caller, Destination, HttpRule, RetryPolicy, RouteTable, WeightedDestination},
     service::{Protocol, Service},
     snapshot::Snapshot,
     traffic::{Balancer, PortPolicy},
@@ -73,6 +73,9 @@ pub enum Refusal {
     /// The route names a host, port or subset that is not there: 503, `NC`.
     #[error("no such destination: {0}")]
     NoCluster(String),
+    /// The HTTPRoute names a backend that cannot be used: 500.
+    #[error("invalid backend: {0}")]
+    InvalidBackend(String),
     /// No endpoint is ready: 503, `UH`.
     #[error("no healthy upstream: {0}")]
     NoEndpoint(String),
@@ -129,7 +132,7 @@ impl Target {
 /// Where one request goes.
 #[derive(Clone, Debug)]
 pub struct RequestPlan {
-    /// The table and rule that decided; None: no VirtualService for the host, default routing.
+    /// The table and rule that decided; None: no routes for the service, default routing.
     pub rule: Option<(Arc<RouteTable>, Arc<HttpRule>)>,
     /// Index into `rule.destinations` of the drawn destination; 0 without a rule.
     pub destination: usize,
@@ -255,7 +258,7 @@ fn plan(
         rule.draw(draw).ok_or_else(|| Refusal::NoCluster(format!("{}: every weight is 0", rule.name)))?;
     Ok(RequestPlan {
         destination: number,
-        target: dialled.target(snapshot, &drawn.destination)?,
+        target: dialled.share(snapshot, drawn)?,
         timeout: rule.timeout,
         retry: rule.retry.clone(),
         rule: Some((Arc::clone(table), Arc::clone(rule))),
@@ -265,7 +268,7 @@ fn plan(
 impl Dialled<'_> {
     /// The routes that hold. None: default routing, also where an object for the host has no HTTP part.
     pub(crate) fn table<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<RouteTable>> {
-        let table = snapshot.routes_for(&self.source.namespace, &self.service.key.host)?;
+        let table = snapshot.routes_for(&self.source.namespace, &self.service.key.host, self.port)?;
         (!table.rules.is_empty()).then_some(table)
     }
 
@@ -278,8 +281,20 @@ impl Dialled<'_> {
         self.endpoints(snapshot, self.service, self.port, None)
     }
 
+    /// Where a share of a rule goes.
+    pub(crate) fn share(
+        &self,
+        snapshot: &Snapshot,
+        weighted: &WeightedDestination,
+    ) -> Result<Target, Refusal> {
+        match &weighted.invalid {
+            Some(reason) => Err(Refusal::InvalidBackend(reason.clone())),
+            None => self.target(snapshot, &weighted.destination),
+        }
+    }
+
     /// The host, port and subset that a route names.
-    pub(crate) fn target(&self, snapshot: &Snapshot, to: &Destination) -> Result<Target, Refusal> {
+    fn target(&self, snapshot: &Snapshot, to: &Destination) -> Result<Target, Refusal> {
         let service = snapshot.service(&to.host).ok_or_else(|| Refusal::NoCluster(to.host.to_string()))?;
         let port = to.port.unwrap_or(match service.ports.as_slice() {
             [only] => only.port,

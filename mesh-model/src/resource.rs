@@ -47,7 +47,7 @@ pub enum ResourceKey {
     Service(ServiceKey),
     /// An authorization policy.
     Policy(ObjectKey),
-    /// HTTP routes, by their VirtualService.
+    /// HTTP routes, by their VirtualService or by the service port of their HTTPRoutes.
     Routes(ObjectKey),
     /// Subsets and limits, by defining object and host.
     Destination(ObjectKey, Hostname),

@@ -1,4 +1,5 @@
-//! HTTP routes as Istio's VirtualService means them: rules in order, the first that matches wins.
+//! HTTP routes: rules in order, the first that matches wins. VirtualServices are written that way; the HTTPRoutes of a service are put
+//! in that order when they are compiled.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,8 +15,10 @@ mod tests;
 /// The HTTP routes of some hosts, as one object defines them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RouteTable {
-    /// The VirtualService.
+    /// The VirtualService; or the namespace whose HTTPRoutes these are, and `service.namespace:port`, which no object can be called.
     pub key: ObjectKey,
+    /// What people wrote.
+    pub source: RouteSource,
     /// The hosts it answers for, fully qualified; wildcards allowed.
     pub hosts: Vec<Hostname>,
     /// Which namespaces see it.
@@ -24,6 +27,28 @@ pub struct RouteTable {
     pub created: String,
     /// In order. Empty means the object has no HTTP part: default routing.
     pub rules: Vec<Arc<HttpRule>>,
+}
+
+/// What a table is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteSource {
+    /// One VirtualService: it goes by host, whatever the port.
+    VirtualService,
+    /// All HTTPRoutes of the one service in `hosts`, for this port of it. They come before any VirtualService.
+    Gateway {
+        /// The service's port.
+        port: u16,
+    },
+}
+
+impl RouteSource {
+    /// The kind of object that the rules come from.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::VirtualService => "VirtualService",
+            Self::Gateway { .. } => "HTTPRoute",
+        }
+    }
 }
 
 /// `exportTo`.
@@ -49,7 +74,7 @@ impl Visibility {
 /// One entry of `http[]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HttpRule {
-    /// `name`, or `http[2]`.
+    /// `name`, or `http[2]`; of an HTTPRoute, `namespace.route.name-or-number`.
     pub name: String,
     /// OR of these; empty matches all.
     pub matches: Vec<HttpMatch>,
@@ -101,6 +126,8 @@ pub struct HttpMatch {
 pub struct WeightedDestination {
     /// Where to.
     pub destination: Destination,
+    /// Gateway API: why nothing can be sent there. The share stays, and its requests get 500.
+    pub invalid: Option<String>,
     /// Share = weight / sum of weights; with one destination it is irrelevant.
     pub weight: u32,
     /// Header operations on the request for this destination only.

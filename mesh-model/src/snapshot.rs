@@ -15,7 +15,7 @@ use crate::{
     mesh::MeshSettings,
     name::{Hostname, Namespace, ObjectKey, ServiceKey, WorkloadUid},
     resource::{Resource, ResourceKey},
-    route::RouteTable,
+    route::{RouteSource, RouteTable},
     service::Service,
     traffic::DestinationPolicy,
     workload::Workload,
@@ -178,12 +178,17 @@ impl Snapshot {
         self.destinations.values()
     }
 
-    /// The route table that a client of this namespace uses for this host: the most specific host, then the client's own
-    /// namespace, then the oldest, then the first by key. Only tables that are exported to the client count.
-    pub fn routes_for(&self, client: &Namespace, host: &Hostname) -> Option<&Arc<RouteTable>> {
-        self.routes_by_host.by_specificity(host).find_map(|tables| {
-            let visible = || tables.iter().filter(|table| table.export_to.includes(client));
-            visible().find(|table| table.key.namespace == *client).or_else(|| visible().next())
+    /// The route table that a client of this namespace uses for this host and port: HTTPRoutes of that very port before
+    /// VirtualServices; then the most specific host, then the client's own namespace, then the oldest, then the first by key. Only
+    /// tables that are exported to the client count.
+    pub fn routes_for(&self, client: &Namespace, host: &Hostname, port: u16) -> Option<&Arc<RouteTable>> {
+        [RouteSource::Gateway { port }, RouteSource::VirtualService].into_iter().find_map(|source| {
+            self.routes_by_host.by_specificity(host).find_map(|tables| {
+                let visible = || {
+                    tables.iter().filter(|table| table.source == source && table.export_to.includes(client))
+                };
+                visible().find(|table| table.key.namespace == *client).or_else(|| visible().next())
+            })
         })
     }
 

@@ -12,7 +12,7 @@ use crate::{
     request::RequestHead,
     resource::Resource,
     route::{
-        Destination, HeaderEdits, HttpMatch, HttpRule, RetryPolicy, RouteTable, Visibility,
+        Destination, HeaderEdits, HttpMatch, HttpRule, RetryPolicy, RouteSource, RouteTable, Visibility,
         WeightedDestination,
     },
     service::{Protocol, Service, ServicePort},
@@ -159,6 +159,7 @@ impl Request {
 pub(crate) fn routes(name: &str, hosts: &[Hostname], rules: Vec<HttpRule>) -> RouteTable {
     RouteTable {
         key: ObjectKey::new("shop", name),
+        source: RouteSource::VirtualService,
         hosts: hosts.to_vec(),
         export_to: Visibility::All,
         created: "2025-01-01T00:00:00Z".to_owned(),
@@ -174,6 +175,7 @@ pub(crate) fn rule(name: &str, matches: Vec<HttpMatch>, split: &[(&str, u32)]) -
             subset: Some(SubsetName::new(*subset)),
             port: None,
         },
+        invalid: None,
         weight: *weight,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),

@@ -238,6 +238,10 @@ fn routes(table: &route::RouteTable) -> v1::RouteTable {
         hosts: texts(&table.hosts),
         export_to: Some(visibility(&table.export_to)),
         created: table.created.clone(),
+        gateway_port: match table.source {
+            route::RouteSource::VirtualService => None,
+            route::RouteSource::Gateway { port } => Some(port.into()),
+        },
         rules: table.rules.iter().map(|rule| http_rule(rule)).collect(),
     }
 }
@@ -299,6 +303,7 @@ fn weighted(weighted: &route::WeightedDestination) -> v1::WeightedDestination {
         subset: weighted.destination.subset.as_ref().map(ToString::to_string),
         port: weighted.destination.port.map(u32::from),
         weight: weighted.weight,
+        invalid: weighted.invalid.clone(),
         request_headers: Some(edits(&weighted.request_headers)),
         response_headers: Some(edits(&weighted.response_headers)),
     }

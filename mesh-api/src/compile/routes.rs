@@ -1,11 +1,14 @@
 //! VirtualServices.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use mesh_model::{
     mesh::MeshSettings,
     name::{Hostname, Namespace, ObjectKey},
-    route::{Destination, HttpMatch, HttpRule, RouteTable},
+    route::{Destination, HttpMatch, HttpRule, RouteSource, RouteTable},
     traffic::DestinationPolicy,
 };
 
@@ -17,12 +20,13 @@ use crate::{
     read::{routes, value},
 };
 
-/// Compiles all VirtualServices that are for the mesh.
+/// Compiles all VirtualServices that are for the mesh. `preferred` are the tables that come before them.
 pub(super) fn compile(
     index: &Index,
     mesh: &MeshSettings,
     hosts: &Hosts<'_>,
     destinations: &[DestinationPolicy],
+    preferred: &[RouteTable],
     list: &mut Vec<Diagnostic>,
 ) -> Vec<RouteTable> {
     let written = index.facts(|object| match object {
@@ -33,6 +37,7 @@ pub(super) fn compile(
     let context = Context { mesh, hosts, destinations };
     let tables: Vec<RouteTable> = facts.iter().map(|fact| context.table(fact, list)).collect();
     name_duplicate_hosts(&facts, &tables, list);
+    name_shadowed(&facts, &tables, hosts, preferred, list);
     tables
 }
 
@@ -60,6 +65,7 @@ impl Context<'_> {
         }
         RouteTable {
             key: ObjectKey::new(namespace, fact.reference.name.clone()),
+            source: RouteSource::VirtualService,
             hosts: own_hosts,
             export_to,
             created: fact
@@ -184,6 +190,36 @@ fn name_duplicate_hosts(
                 winner.key
             );
             fact.findings(list).add(Code::DuplicateHost, "spec.hosts", message);
+        }
+    }
+}
+
+/// HTTPRoutes for a port of a host: the data path uses them there, whatever VirtualServices say.
+fn name_shadowed(
+    facts: &[Fact<'_, VirtualService>],
+    tables: &[RouteTable],
+    hosts: &Hosts<'_>,
+    preferred: &[RouteTable],
+    list: &mut Vec<Diagnostic>,
+) {
+    for (fact, table) in facts.iter().zip(tables).filter(|(_, table)| !table.rules.is_empty()) {
+        for (number, host) in table.hosts.iter().enumerate() {
+            for service in hosts.matching(host) {
+                let shadows = preferred.iter().filter(|other| other.hosts.contains(&service.key.host));
+                let ports: BTreeSet<u16> = shadows
+                    .filter_map(|other| match other.source {
+                        RouteSource::Gateway { port } => Some(port),
+                        RouteSource::VirtualService => None,
+                    })
+                    .collect();
+                if ports.is_empty() {
+                    continue;
+                }
+                let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("HTTPRoutes of {} come first on port {ports}: these are not used", service.key);
+                fact.findings(list).add(Code::ShadowedByHttpRoute, format!("spec.hosts[{number}]"), message);
+            }
         }
     }
 }

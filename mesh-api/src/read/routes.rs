@@ -185,7 +185,8 @@ fn header_matches(
     matches.into_iter().map(|(name, one)| (name.to_ascii_lowercase(), one)).collect()
 }
 
-fn check_header_name(name: &str, at: &str, findings: &mut Findings<'_>) {
+/// Says so if the text is no header's name.
+pub(super) fn check_header_name(name: &str, at: &str, findings: &mut Findings<'_>) {
     if http::HeaderName::try_from(name).is_err() {
         let message =
             format!("{name:?} is not a header's name (for path, method and host use uri, method, authority)");
@@ -244,6 +245,7 @@ fn destination(route: &HttpRouteDestination, at: &str, findings: &mut Findings<'
             subset: (!to.subset.is_empty()).then(|| SubsetName::new(to.subset.as_str())),
             port,
         },
+        invalid: None,
         weight,
         request_headers,
         response_headers,

@@ -30,6 +30,12 @@ fn network_policy(ports: &str) -> String {
     )
 }
 
+fn http_route(service: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\nspec: {{parentRefs: [{{group: '', kind: Service, name: {service}}}], rules: [{{backendRefs: [{{name: back, port: 80}}]}}]}}\n---\n"
+    )
+}
+
 const TO: &str = "route: [{destination: {host: back}}]";
 
 fn example(code: Code) -> String {
@@ -93,6 +99,8 @@ fn example(code: Code) -> String {
             let subset = "{host: back, subsets: [{name: v1, labels: {version: v1}}]}";
             istio("DestinationRule", "a", subset) + &istio("DestinationRule", "b", subset)
         }
+        Code::ShadowedByHttpRoute => routes("v", &format!("{{{TO}}}")) + &http_route("back"),
+        Code::RouteNotAccepted => http_route("ghost"),
         Code::DodgeablePath => istio(
             "AuthorizationPolicy",
             "p",

@@ -12,6 +12,7 @@ mod destinations;
 mod endpoints;
 mod enrolment;
 mod files;
+mod gateway;
 mod mtls;
 mod network_policy;
 mod pods;

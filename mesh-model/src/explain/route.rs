@@ -6,9 +6,9 @@ use super::{Outcome, Step};
 use crate::{
     addr::OrigDst,
     decide::{Candidate, Dialled, Outbound, Refusal, Target, outbound},
-    name::{Hostname, ObjectKey},
+    name::Hostname,
     request::RequestHead,
-    route::{Destination, HttpRule, RetryPolicy},
+    route::{Destination, HttpRule, RetryPolicy, RouteSource, RouteTable},
     service::Protocol,
     snapshot::Snapshot,
     workload::Workload,
@@ -37,8 +37,8 @@ pub struct RouteExplanation {
 pub enum RouteVerdict {
     /// An HTTP request.
     Request {
-        /// The VirtualService and its rule; None: default routing.
-        rule: Option<(ObjectKey, String)>,
+        /// `VirtualService shop/back http[0]`, `HTTPRoute shop.back.0`; None: default routing.
+        rule: Option<String>,
         /// What the split may choose; those of share 0 are not in it.
         shares: Vec<Share>,
         /// Overall deadline.
@@ -152,7 +152,10 @@ fn to_service(
         return dialled.unrouted(snapshot).map_or_else(RouteVerdict::Refused, RouteVerdict::Connection);
     };
     let Some(table) = dialled.table(snapshot) else {
-        steps.push(Step::fact("routes", format!("no VirtualService with HTTP routes for {}", service.host)));
+        steps.push(Step::fact(
+            "routes",
+            format!("no HTTPRoute and no VirtualService with HTTP routes for {}", service.host),
+        ));
         return RouteVerdict::Request {
             rule: None,
             shares: vec![Share { destination: None, share: 1.0, target: dialled.unrouted(snapshot) }],
@@ -161,9 +164,15 @@ fn to_service(
         };
     };
     let matched = table.first_match(head, &dialled.caller(), &mut |rule, number, outcome| {
-        let part = number.map_or_else(String::new, |number| format!(" match[{number}]"));
+        // A rule of an HTTPRoute is compiled once for each of its matches, which knows its own place.
+        let part = number.map_or_else(String::new, |number| match table.source {
+            RouteSource::VirtualService => format!(" match[{number}]"),
+            RouteSource::Gateway { .. } => {
+                rule.matches.get(number).map_or_else(String::new, |one| format!(" {}", one.name))
+            }
+        });
         steps.push(Step {
-            subject: format!("VirtualService {} {}{part}", table.key, rule.name),
+            subject: format!("{}{part}", title(table, rule)),
             outcome: if outcome.is_ok() { Outcome::Match } else { Outcome::NoMatch },
             reason: outcome.err().map_or_else(String::new, |miss| miss.to_string()),
         });
@@ -171,7 +180,7 @@ fn to_service(
     match matched {
         None => RouteVerdict::Refused(Refusal::NoRoute),
         Some(rule) => RouteVerdict::Request {
-            rule: Some((table.key.clone(), rule.name.clone())),
+            rule: Some(title(table, rule)),
             shares: shares(snapshot, dialled, rule),
             timeout: rule.timeout,
             retry: rule.retry.clone(),
@@ -179,12 +188,20 @@ fn to_service(
     }
 }
 
+/// A rule, with the object that it comes from. Rules of HTTPRoutes have the route in their name.
+fn title(table: &RouteTable, rule: &HttpRule) -> String {
+    match table.source {
+        RouteSource::VirtualService => format!("VirtualService {} {}", table.key, rule.name),
+        RouteSource::Gateway { .. } => format!("HTTPRoute {}", rule.name),
+    }
+}
+
 fn shares(snapshot: &Snapshot, dialled: &Dialled<'_>, rule: &HttpRule) -> Vec<Share> {
     rule.shares()
         .map(|(number, share)| {
-            let destination = &rule.destinations[number].destination;
-            let target = dialled.target(snapshot, destination);
-            Share { destination: Some(destination.clone()), share, target }
+            let weighted = &rule.destinations[number];
+            let target = dialled.share(snapshot, weighted);
+            Share { destination: Some(weighted.destination.clone()), share, target }
         })
         .collect()
 }

@@ -134,18 +134,40 @@ fn the_most_specific_route_table_that_the_client_sees() {
         ("far", "tie.local", "a-same-age"),
     ];
     for (client, host, expected) in table_for {
-        let found = snapshot.routes_for(&namespace(client), &Hostname::new(host)).expect("`*` is for all");
+        let found =
+            snapshot.routes_for(&namespace(client), &Hostname::new(host), 80).expect("`*` is for all");
         assert_eq!(&*found.key.name, expected, "{client} to {host}");
+    }
+}
+
+#[test]
+fn routes_of_the_gateway_api_hold_for_one_port_and_come_first() {
+    let of_port = |resource: Resource, port: u16| match resource {
+        Resource::Routes(table) => {
+            Resource::Routes(RouteTable { source: RouteSource::Gateway { port }, ..table })
+        }
+        other => other,
+    };
+    let consumers = Visibility::Namespaces(vec![namespace("web")]);
+    let snapshot = snapshot([
+        table("shop", "virtual", &["back.local"], "1", Visibility::All),
+        of_port(table("shop", "producer", &["back.local"], "2", Visibility::All), 80),
+        of_port(table("web", "consumer", &["back.local"], "3", consumers), 80),
+    ]);
+    let cases = [("shop", 80, "producer"), ("web", 80, "consumer"), ("far", 80, "producer")];
+    for (client, port, expected) in cases.into_iter().chain([("web", 81, "virtual")]) {
+        let found = snapshot.routes_for(&namespace(client), &Hostname::new("back.local"), port);
+        assert_eq!(found.map(|table| &*table.key.name), Some(expected), "{client} to port {port}");
     }
 }
 
 #[test]
 fn a_host_without_a_table_has_none() {
     let snapshot = snapshot([table("shop", "one", &["*.example.com"], "1", Visibility::All)]);
-    assert!(snapshot.routes_for(&namespace("web"), &Hostname::new("example.com")).is_none());
+    assert!(snapshot.routes_for(&namespace("web"), &Hostname::new("example.com"), 80).is_none());
     let hidden = snapshot.next(vec![table("shop", "one", &["a"], "1", Visibility::Namespaces(vec![]))], &[]);
-    assert!(hidden.routes_for(&namespace("shop"), &Hostname::new("a")).is_none());
-    assert!(hidden.routes_for(&namespace("shop"), &Hostname::new("x.example.com")).is_none());
+    assert!(hidden.routes_for(&namespace("shop"), &Hostname::new("a"), 80).is_none());
+    assert!(hidden.routes_for(&namespace("shop"), &Hostname::new("x.example.com"), 80).is_none());
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh_model::{
     name::SubsetName,
     route::{
-        Destination, HeaderEdits, HttpMatch, HttpRule, RetryOn, RetryPolicy, RouteTable, WeightedDestination,
+        Destination, HeaderEdits, HttpMatch, HttpRule, RetryOn, RetryPolicy, RouteSource, RouteTable,
+        WeightedDestination,
     },
     text::StringMatch,
 };
@@ -25,6 +26,10 @@ pub(super) fn routes(wire: v1::RouteTable) -> Result<RouteTable, DecodeError> {
         hosts: list("hosts", wire.hosts, host)?,
         export_to: visibility(wire.export_to)?,
         created: wire.created,
+        source: match wire.gateway_port.map(port).transpose().at("gateway_port")? {
+            None => RouteSource::VirtualService,
+            Some(port) => RouteSource::Gateway { port },
+        },
         rules: list("rules", wire.rules, |rule| http_rule(rule).map(Arc::new))?,
     })
 }
@@ -60,6 +65,7 @@ fn weighted(wire: v1::WeightedDestination) -> Result<WeightedDestination, Decode
             subset: wire.subset.map(text).transpose().at("subset")?.map(SubsetName::new),
             port: wire.port.map(port).transpose().at("port")?,
         },
+        invalid: wire.invalid,
         weight: wire.weight,
         request_headers: edits(wire.request_headers).at("request_headers")?,
         response_headers: edits(wire.response_headers).at("response_headers")?,

@@ -51,6 +51,9 @@ impl Answer {
             Refusal::NoCluster(_) => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, "", ResponseFlags::NO_CLUSTER, "cluster_not_found")
             }
+            Refusal::InvalidBackend(_) => {
+                answer(StatusCode::INTERNAL_SERVER_ERROR, "", ResponseFlags::NO_CLUSTER, "invalid_backend")
+            }
             Refusal::NoEndpoint(_) => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no healthy upstream",

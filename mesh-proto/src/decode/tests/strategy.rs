@@ -11,8 +11,8 @@ use mesh_model::{
     name::{Hostname, Namespace, NodeName, ObjectKey, ServiceAccount, ServiceKey, SubsetName, WorkloadUid},
     resource::Resource,
     route::{
-        Destination, HeaderEdits, HttpMatch, HttpRule, RetryOn, RetryPolicy, RouteTable, Visibility,
-        WeightedDestination,
+        Destination, HeaderEdits, HttpMatch, HttpRule, RetryOn, RetryPolicy, RouteSource, RouteTable,
+        Visibility, WeightedDestination,
     },
     service::{Protocol, Service, ServicePort},
     text::{Glob, Pattern, StringMatch},
@@ -359,9 +359,11 @@ fn http_match() -> impl Strategy<Value = HttpMatch> {
 }
 
 fn weighted() -> impl Strategy<Value = WeightedDestination> {
-    (host(), option::of(name()), option::of(port()), 1..=u32::MAX, edits(), edits()).prop_map(
-        |(host, subset, port, weight, request_headers, response_headers)| WeightedDestination {
+    let invalid = option::of(".{0,8}");
+    (host(), option::of(name()), option::of(port()), invalid, 1..=u32::MAX, edits(), edits()).prop_map(
+        |(host, subset, port, invalid, weight, request_headers, response_headers)| WeightedDestination {
             destination: Destination { host, subset: subset.map(SubsetName::new), port },
+            invalid,
             weight,
             request_headers,
             response_headers,
@@ -390,8 +392,19 @@ fn routes() -> impl Strategy<Value = RouteTable> {
                 response_headers,
             })
         });
-    (object_key(), vec(host(), 0..3), visibility(), ".{0,8}", vec(rule, 0..3)).prop_map(
-        |(key, hosts, export_to, created, rules)| RouteTable { key, hosts, export_to, created, rules },
+    let source = option::of(port()).prop_map(|port| match port {
+        None => RouteSource::VirtualService,
+        Some(port) => RouteSource::Gateway { port },
+    });
+    (object_key(), source, vec(host(), 0..3), visibility(), ".{0,8}", vec(rule, 0..3)).prop_map(
+        |(key, source, hosts, export_to, created, rules)| RouteTable {
+            key,
+            source,
+            hosts,
+            export_to,
+            created,
+            rules,
+        },
     )
 }
 
