@@ -11,10 +11,10 @@
 
 #[path = "kernel/agent.rs"]
 mod agent;
-#[path = "kernel/cni.rs"]
-mod cni;
 #[path = "kernel/claim.rs"]
 mod claim;
+#[path = "kernel/cni.rs"]
+mod cni;
 #[path = "kernel/inbound.rs"]
 mod inbound;
 #[path = "kernel/life.rs"]

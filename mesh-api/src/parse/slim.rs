@@ -43,6 +43,7 @@ pub(super) fn slim(object: &mut Object) {
         Object::DestinationRule(object) => slim_custom(object),
         Object::AuthorizationPolicy(object) => slim_custom(object),
         Object::PeerAuthentication(object) => slim_custom(object),
+        Object::HTTPRoute(object) => slim_custom(object),
     }
 }
 

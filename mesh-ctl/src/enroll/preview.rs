@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use mesh_api::{
+    Options,
     compile::{Compiled, Enrolled, EnrolmentDecision, compile},
     diagnostic::{Diagnostic, Origin, Severity},
-    index::{Index, Options},
+    index::Index,
     parse,
 };
 use mesh_model::{name::Namespace, resource::Resource};

@@ -88,6 +88,7 @@ impl Agent {
             phase,
             reporter: Reporter::new(),
             announced: Announced::default(),
+            kubelet_missing: capture::KubeletMissing::default(),
         };
         let workers = worker::start(&rooms).unwrap();
         cni::start(&rooms, &workers, config.cni.as_ref().unwrap()).unwrap();

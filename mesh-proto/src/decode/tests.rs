@@ -184,6 +184,7 @@ fn decoded_rule(change: impl FnOnce(&mut v1::HttpRule)) -> Result<Resource, Stri
         export_to: Some(v1::Visibility { all: true, namespaces: vec![] }),
         created: String::new(),
         rules: vec![rule],
+        gateway_port: None,
     };
     let wire = v1::Resource { body: Some(v1::resource::Body::Routes(table)) };
     resource(wire).map_err(|error| error.to_string())
