@@ -28,20 +28,42 @@ struct Family {
     about: &'static str,
     /// Runs those whose name contains one of the filters; all without a filter.
     run: fn(&Repo, filters: &[&str]) -> Result<Tally>,
+    /// None: it always belongs to everything. Else why it runs only when it is named.
+    on_demand: Option<&'static str>,
 }
 
 const FAMILIES: &[Family] = &[
-    Family { name: "tidy", about: "rules of the house about our own files", run: |repo, _| tidy::run(repo) },
+    Family {
+        name: "tidy",
+        about: "rules of the house about our own files",
+        run: |repo, _| tidy::run(repo),
+        on_demand: None,
+    },
     Family {
         name: "unit",
         about: "tests of every crate, and of the hooks against this kernel (root)",
         run: unit,
+        on_demand: None,
     },
-    Family { name: "world", about: "real eBPF and real binaries in network namespaces (root)", run: world },
+    Family {
+        name: "world",
+        about: "real eBPF and real binaries in network namespaces (root)",
+        run: world,
+        on_demand: None,
+    },
+    Family {
+        name: "cluster",
+        about: "the chart and the images on a real two-node Kubernetes (root)",
+        run: cluster,
+        on_demand: Some("the cluster's tests are young: run them with `cargo xtask test --only cluster`"),
+    },
 ];
 
 /// The package that holds the worlds.
 const WORLDS: &str = "mesh-tests";
+
+/// The test binary in it that wants a Kubernetes.
+const CLUSTER: &str = "cluster";
 
 /// A person may say `MESH_WORLD=skip` where worlds cannot run.
 const WORLD_VARIABLE: &str = "MESH_WORLD";
@@ -85,7 +107,8 @@ fn run_families(repo: &Repo, choice: &Choice) -> Vec<Tally> {
             tally
         }
     };
-    FAMILIES.iter().filter(|family| choice.families.contains(&family.name)).map(run).collect()
+    let chosen = FAMILIES.iter().filter(|family| choice.families.contains(&family.name));
+    chosen.map(|family| choice.left_out(family).unwrap_or_else(|| run(family))).collect()
 }
 
 /// What `--only` means.
@@ -93,6 +116,8 @@ fn run_families(repo: &Repo, choice: &Choice) -> Vec<Tally> {
 struct Choice<'a> {
     families: Vec<&'static str>,
     filters: Vec<&'a str>,
+    /// Somebody named the families.
+    explicit: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -100,12 +125,20 @@ impl<'a> Choice<'a> {
         let named = |word: &str| FAMILIES.iter().map(|family| family.name).find(|name| *name == word);
         let families: Vec<_> = only.iter().filter_map(|word| named(word)).collect();
         let filters: Vec<_> = only.iter().map(String::as_str).filter(|word| named(word).is_none()).collect();
+        let explicit = !families.is_empty();
         let families = match (families.is_empty(), filters.is_empty()) {
             (false, _) => families,
             (true, true) => FAMILIES.iter().map(|family| family.name).collect(),
             (true, false) => vec!["world"],
         };
-        Self { families, filters }
+        Self { families, filters, explicit }
+    }
+
+    /// A family that runs only when it is named, and was not: that is told.
+    fn left_out(&self, family: &Family) -> Option<Tally> {
+        let why = family.on_demand.filter(|_| !self.explicit)?;
+        eprintln!("!! {} DOES NOT RUN: {why}", family.name);
+        Some(Tally::skipped(family.name, why))
     }
 }
 
@@ -133,7 +166,8 @@ fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
         );
     }
     product::build(repo)?;
-    let binaries = test_binaries(&metadata(repo)?, |package| package == WORLDS)?;
+    let mut binaries = test_binaries(&metadata(repo)?, |package| package == WORLDS)?;
+    binaries.retain(|name| name != CLUSTER);
     if binaries.is_empty() {
         bail!("{WORLDS} has no tests");
     }
@@ -149,6 +183,24 @@ fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// Brings the cluster up (and down again, if it was not up before), loads the images, and runs the tests one after the other: they share
+/// the mesh and take parts of it away.
+fn cluster(repo: &Repo, filters: &[&str]) -> Result<Tally> {
+    let was_up = crate::cluster::runs();
+    product::build(repo)?;
+    crate::cluster::run(repo, &crate::cluster::Verb::Up)?;
+    crate::cluster::run(repo, &crate::cluster::Verb::load())?;
+    let mut command = cargo_test(repo, &["--test", CLUSTER], filters);
+    let tally = libtest::run(
+        "cluster",
+        command.arg("--test-threads=1").env(product::BINARIES_VARIABLE, repo.binaries()),
+    );
+    if !was_up {
+        crate::cluster::remove()?;
+    }
+    tally
 }
 
 /// More failures than this are no accident.
@@ -227,7 +279,7 @@ mod tests {
 
     #[test]
     fn without_only_everything_runs() {
-        assert_eq!(choice(&[]), (vec!["tidy", "unit", "world"], vec![]));
+        assert_eq!(choice(&[]), (vec!["tidy", "unit", "world", "cluster"], vec![]));
     }
 
     #[test]

@@ -211,26 +211,23 @@ impl Enforced {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         // Forwarded only: what the node itself sends, a probe for one, no engine filters.
         let rules = format!(
-            "table inet {TABLE} {{ chain forward {{ type filter hook forward priority 0; \
-             ct state established,related accept; \
-             ip daddr {pod} tcp dport != {{ {} }} reject with tcp reset; }} }}",
+            "table inet {TABLE} {{\n chain forward {{\n type filter hook forward priority 0\n \
+             ct state established,related accept\n \
+             ip daddr {pod} tcp dport != {{ {} }} reject with tcp reset\n }}\n}}\n",
             ports.join(", ")
         );
-        let enforced = Self { netns };
-        enforced.nft(&rules)?;
-        Ok(enforced)
+        nft(&netns, &rules)?;
+        Ok(Self { netns })
     }
+}
 
-    fn nft(&self, rules: &str) -> Result<()> {
-        in_netns(&self.netns, || {
-            super::kubectl::output(Command::new("nft").args(["-f", "-"]), rules).map(drop)
-        })?
-    }
+fn nft(netns: &Path, rules: &str) -> Result<()> {
+    in_netns(netns, || super::kubectl::output(Command::new("nft").args(["-f", "-"]), rules).map(drop))?
 }
 
 impl Drop for Enforced {
     fn drop(&mut self) {
-        if let Err(error) = self.nft(&format!("delete table inet {TABLE}")) {
+        if let Err(error) = nft(&self.netns, &format!("delete table inet {TABLE}\n")) {
             eprintln!("the rules of the test stay: {error:#}");
         }
     }
