@@ -18,6 +18,7 @@ mod sandbox;
 mod status;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -31,7 +32,8 @@ use crate::repo::Repo;
 use crate::step::{self, Wait};
 use crate::{images, product};
 use kubectl::Kubectl;
-use layout::NODES;
+use layout::{NODES, Node};
+use serde_json::Value;
 
 pub use down::{is_there, remove, runs};
 
@@ -112,6 +114,7 @@ fn up(repo: &Repo) -> Result<()> {
     }
     wait_for_nodes(repo, &tools, &kubectl)?;
     ensure_name_server(&kubectl)?;
+    keep_all(repo, &tools)?;
     println!("cluster: up after {:.1} s", began.elapsed().as_secs_f32());
     println!("  export KUBECONFIG={}", layout::kubeconfig().display());
     println!("  {} get nodes", tools.bin("kubectl").display());
@@ -164,11 +167,39 @@ fn wait_for_nodes(repo: &Repo, tools: &Tools, kubectl: &Kubectl) -> Result<()> {
         step::wait(&format!("node {}", node.name()), PATIENCE, || {
             kubelet.until(|| {
                 let found = kubectl.json(&["get", "node", &node.name()])?;
-                status::readiness(&found).ok_or_else(|| status::why_not_ready(&found))
+                status::readiness(&found).ok_or_else(|| status::why_not_ready(&found))?;
+                knows_its_pods(kubectl, node)
             })
         })?;
     }
     Ok(())
+}
+
+/// A node stays Ready for a while after its kubelet ended; a new kubelet answers for its pods when it has heard of them.
+fn knows_its_pods(kubectl: &Kubectl, node: Node) -> Result<(), String> {
+    // A static pod has another uid at its kubelet than its mirror has in the API.
+    let static_pod = |pod: &&Value| {
+        pod.pointer("/metadata/annotations/kubernetes.io~1config.source")
+            .is_some_and(|source| source != "api")
+    };
+    let uids = |list: &Value| -> BTreeSet<String> {
+        let pods = list["items"].as_array().into_iter().flatten().filter(|pod| !static_pod(pod));
+        pods.filter_map(|pod| pod.pointer("/metadata/uid")?.as_str().map(str::to_owned)).collect()
+    };
+    let selector = format!("--field-selector=spec.nodeName={}", node.name());
+    let placed = kubectl.json(&["get", "pods", "--all-namespaces", &selector])?;
+    let known = kubectl.output(&["get", &format!("--raw=/api/v1/nodes/{}/proxy/pods", node.name())])?;
+    let known: Value = serde_json::from_str(&known).map_err(|error| error.to_string())?;
+    match uids(&placed).difference(&uids(&known)).count() {
+        0 => Ok(()),
+        pods => Err(format!("its kubelet has not heard of {pods} of its pods yet")),
+    }
+}
+
+/// What was started and is not waited for must at least not have ended.
+fn keep_all(repo: &Repo, tools: &Tools) -> Result<()> {
+    let workers = NODES.into_iter().flat_map(|node| worker::daemons(repo, tools, node));
+    control::daemons(repo, tools).into_iter().chain(workers).try_for_each(|daemon| daemon.keep())
 }
 
 fn ensure_name_server(kubectl: &Kubectl) -> Result<()> {

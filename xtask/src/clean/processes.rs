@@ -54,13 +54,26 @@ impl Process {
         Self::running(self.pid).as_ref() == Some(self)
     }
 
+    /// Waits until its last thread is gone: only then are its files, ports and locks free, long after the first thread is a zombie.
+    pub fn wait_until_gone(&self) -> Result<()> {
+        until(|| !self.has_threads()).with_context(|| format!("{self} does not end"))
+    }
+
+    fn has_threads(&self) -> bool {
+        let same = fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .is_ok_and(|stat| parse_stat(&stat).is_some_and(|(_, started)| started == self.started));
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+        // A zombie's own entry stays until its parent has collected it.
+        same && (threads > 1 || self.is_alive())
+    }
+
     /// Kills it and waits until it is gone.
     pub fn end(&self) -> Result<()> {
         if self.pid == i32::try_from(std::process::id())? {
             bail!("that is this process");
         }
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).with_context(|| format!("cannot kill {self}"))?;
-        until(|| !self.is_alive()).with_context(|| format!("{self} does not end"))
+        self.wait_until_gone()
     }
 }
 

@@ -108,7 +108,7 @@ pub fn ensure(repo: &Repo, tools: &Tools, kubectl: &Kubectl) -> Result<()> {
     etcd.ensure()?;
     api.ensure()?;
     step::wait("the API server", PATIENCE, || {
-        etcd.alive_or(|| Ok(()))?;
+        etcd.keep()?;
         api.until(|| kubectl.output(&["get", "--raw=/readyz"]).map(drop))
     })?;
     controllers.ensure()?;

@@ -3,6 +3,7 @@
 //! Its pid file names pid and start time, so that a pid that was given to somebody else is never taken for it. It is in a session of
 //! its own (the terminal's signals do not reach it) and in a cgroup of the cluster (so that `down` finds it without its pid file).
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use crate::step::Wait;
 
 /// How much of its log is shown when a component ended.
 const LAST_LINES: usize = 15;
+/// How often [`Daemon::keep`] starts it again.
+const RESTARTS: u8 = 3;
 /// Debian's iptables, runc and plugins are in folders that are not on everybody's PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,6 +36,7 @@ pub struct Daemon {
     pub arguments: Vec<OsString>,
     /// What it writes to stdout and stderr.
     pub log: PathBuf,
+    restarts: Cell<u8>,
 }
 
 impl Daemon {
@@ -44,7 +48,7 @@ impl Daemon {
             None => program_name,
         };
         let log = logs(repo).join(format!("{name}.log"));
-        Self { name, node, program, arguments: Vec::new(), log }
+        Self { name, node, program, arguments: Vec::new(), log, restarts: Cell::new(0) }
     }
 
     /// Adds arguments of the form `--name=value`.
@@ -60,8 +64,12 @@ impl Daemon {
 
     /// Starts it, unless it runs. Returns whether it was started.
     pub fn ensure(&self) -> Result<bool> {
-        if self.process().is_some() {
-            return Ok(false);
+        if let Some(noted) = Process::noted_in(&self.pid_file()) {
+            if noted.is_alive() {
+                return Ok(false);
+            }
+            // Its ports are free when the last thread of a predecessor that was killed is gone.
+            noted.wait_until_gone()?;
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
@@ -89,10 +97,15 @@ impl Daemon {
         command
     }
 
-    /// Fails with the end of its log if it does not run any more: waiting for it would be in vain.
-    pub fn alive_or<T>(&self, then: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Starts it again if it has ended, but not for ever: one that was killed a moment ago may have looked alive when it was first asked
+    /// for. Fails with the end of its log.
+    pub fn keep(&self) -> Result<()> {
         if self.process().is_some() {
-            return then();
+            return Ok(());
+        }
+        if self.restarts.get() < RESTARTS {
+            self.restarts.set(self.restarts.get() + 1);
+            return self.ensure().map(drop);
         }
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
@@ -100,9 +113,10 @@ impl Daemon {
         bail!("{} ended; the end of {}:\n{last}", self.name, self.log.display())
     }
 
-    /// For [`crate::step::wait`]: done when `ready`, an error when it does not run any more.
+    /// For [`crate::step::wait`]: done when `ready`, an error when it does not stay alive.
     pub fn until(&self, ready: impl FnOnce() -> Result<(), String>) -> Result<Wait> {
-        self.alive_or(|| Ok(ready().map_or_else(Wait::For, |()| Wait::Done)))
+        self.keep()?;
+        Ok(ready().map_or_else(Wait::For, |()| Wait::Done))
     }
 
     fn pid_file(&self) -> PathBuf {
