@@ -10,12 +10,12 @@ use std::{
     sync::Arc,
 };
 
-use mesh_model::name::{Namespace, NodeName};
+use mesh_model::name::NodeName;
 
 use crate::{
     admit,
     diagnostic::{Code, Diagnostic, Findings, Origin},
-    object::{ENROLMENT_LABEL, Kind, Object, ObjectRef},
+    object::{Kind, Object, ObjectRef},
     options::Options,
     parse::Parsed,
 };
@@ -132,26 +132,6 @@ impl Index {
             self.forget(file, object);
         }
         Changed::Yes
-    }
-
-    /// The same facts as if the namespace had the label that enrols its pods: what would be found then, before it is done.
-    pub fn with_namespace_enrolled(&self, namespace: &Namespace) -> Self {
-        let written = self
-            .facts(|object| match object {
-                Object::Namespace(namespace) => Some(&**namespace),
-                _ => None,
-            })
-            .find(|fact| *fact.reference.name == *namespace.as_str());
-        let (mut object, origin) = match written {
-            Some(fact) => (fact.object.clone(), fact.origin.clone()),
-            None => (Default::default(), Origin { file: "".into(), line: 0 }),
-        };
-        object.metadata.name = Some(namespace.to_string());
-        let labels = object.metadata.labels.get_or_insert_default();
-        labels.insert(ENROLMENT_LABEL.to_owned(), "enabled".to_owned());
-        let mut enrolled = self.clone();
-        let _ = enrolled.apply(Object::Namespace(Box::new(object)), origin);
-        enrolled
     }
 
     /// Forgets everything but the options.

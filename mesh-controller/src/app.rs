@@ -138,6 +138,7 @@ impl App {
             istio_labels: config.istio_labels(),
             own_namespace: config.own_namespace.clone(),
             trusts_netns: matches!(config.source, Source::Directory(_)),
+            selects_endpoints: matches!(config.source, Source::Directory(_)),
             leaving,
             ..mesh_api::Options::default()
         };

@@ -4,8 +4,6 @@
 //! ports through and not that one cuts such calls, and one that lets it through limits no ports any more. On one node the real ports
 //! are dialled, so a policy needs both. Only pairs of pods that are (or by their labels shall be) in the mesh count: everybody else
 //! goes on dialling the real ports.
-//!
-//! Pure, and part of [`super::compile()`]: [`Index::with_namespace_enrolled`] gives the answer before anything is enrolled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

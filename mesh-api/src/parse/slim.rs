@@ -22,6 +22,7 @@ pub(super) fn slim(object: &mut Object) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.remove(LAST_APPLIED);
     }
+    metadata.annotations = metadata.annotations.take().filter(|annotations| !annotations.is_empty());
     match object {
         Object::Node(node) => {
             (node.spec, node.status) = (None, None);

@@ -123,17 +123,6 @@ fn a_mesh_that_leaves_wants_nobody_and_says_so() {
 }
 
 #[test]
-fn what_would_be_if_a_namespace_were_enrolled_can_be_asked() {
-    let index = index(&[("0.yaml", &SHOP.replace("tulle.dev/mesh: enabled", "tulle.dev/mesh: disabled"))]);
-    let if_enrolled = compile(&index.with_namespace_enrolled(&"shop".into()), &Enrolled::default());
-    assert_eq!(decision(&if_enrolled, "shop/front"), EnrolmentDecision::Wanted);
-    let now = compile(&index, &Enrolled::default());
-    assert_eq!(decision(&now, "shop/front"), EnrolmentDecision::NotWanted);
-    let unheard_of = index.with_namespace_enrolled(&"nowhere".into());
-    assert_eq!(enrolled_namespaces(&compile(&unheard_of, &Enrolled::default())), ["nowhere"]);
-}
-
-#[test]
 fn what_cannot_be_captured_is_refused_with_its_reason() {
     let table = [
         ("", "hostNetwork: true, containers: []", "host's network"),

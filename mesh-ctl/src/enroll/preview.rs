@@ -66,9 +66,7 @@ impl Preview {
     pub fn of(settings: &Settings, objects: &[Value], target: &Target) -> Self {
         let mut index = Index::with_options(Options {
             istio_labels: settings.istio_labels,
-            own_namespace: Some(Namespace::new(settings.own_namespace.as_str())),
-            trusts_netns: false,
-            ..Options::default()
+            ..Options::on_cluster(Namespace::new(settings.own_namespace.as_str()))
         });
         for object in objects {
             let _ = index.apply_file(parse::parse_value(&origin(object), object));

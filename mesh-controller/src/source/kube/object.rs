@@ -1,7 +1,7 @@
-//! An object of the API -> what [`mesh_api`] reads, without the parts that mean nothing to the mesh.
+//! An object of the API -> what [`mesh_api`] reads.
 //!
 //! Invariant: two versions of an object that differ only in bookkeeping (who wrote which field, a heartbeat, a counter) read the same,
-//! so that they cause no compilation; and a byte that nobody reads is not kept.
+//! so that they cause no compilation; [`parse_value`] drops what nobody reads.
 
 use kube::{
     Error,
@@ -9,8 +9,6 @@ use kube::{
 };
 use mesh_api::{Diagnostic, Kind, Origin, Parsed, Severity, parse_value};
 
-/// `kubectl apply` keeps a copy of the object in it.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Characters of an error that are told.
 const MAX_ERROR: usize = 300;
 
@@ -24,10 +22,12 @@ pub(super) fn text_name(kind: Kind, object: &DynamicObject) -> String {
 }
 
 /// Reads one object.
-pub(super) fn read(kind: Kind, resource: &ApiResource, object: DynamicObject) -> Parsed {
+pub(super) fn read(kind: Kind, resource: &ApiResource, mut object: DynamicObject) -> Parsed {
     let name = text_name(kind, &object);
     let origin = Origin { file: name.as_str().into(), line: 0 };
-    match serde_json::to_value(slim(kind, resource, object)) {
+    // Items of a list come without it.
+    object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
+    match serde_json::to_value(object) {
         Ok(value) => parse_value(&origin, &value),
         Err(error) => Parsed {
             file: name,
@@ -42,23 +42,6 @@ pub(super) fn read(kind: Kind, resource: &ApiResource, object: DynamicObject) ->
             ..Parsed::default()
         },
     }
-}
-
-fn slim(kind: Kind, resource: &ApiResource, mut object: DynamicObject) -> DynamicObject {
-    // Items of a list come without it.
-    object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
-    object.metadata.managed_fields = None;
-    object.metadata.resource_version = None;
-    if let Some(annotations) = &mut object.metadata.annotations {
-        annotations.remove(LAST_APPLIED);
-    }
-    // Of the others the status is what somebody (we, for some) found, or a list of a node's images.
-    if !matches!(kind, Kind::Pod | Kind::Service)
-        && let Some(fields) = object.data.as_object_mut()
-    {
-        fields.remove("status");
-    }
-    object
 }
 
 /// An error of the client in a line.

@@ -32,7 +32,7 @@ fn read_one(kind: Kind, value: Value) -> Parsed {
 
 /// The mesh that has this pod and its enrolled namespace.
 fn placed(pod: Value) -> Placement {
-    let mut index = Index::with_options(Options { trusts_netns: false, ..Options::default() });
+    let mut index = Index::with_options(Options::on_cluster("tulle-system".into()));
     let namespace = json!({
         "metadata": { "name": "shop", "labels": { "tulle.dev/mesh": "enabled" } },
     });
@@ -89,7 +89,7 @@ fn bookkeeping_makes_no_difference() {
     let mut touched = pod();
     touched["metadata"]["resourceVersion"] = json!("999999");
     touched["metadata"]["managedFields"] = json!([]);
-    touched["metadata"]["annotations"][LAST_APPLIED] = json!("{}");
+    touched["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = json!("{}");
     assert_eq!(read_one(Kind::Pod, touched), first);
 
     let node = |heartbeat: &str| {
