@@ -2,6 +2,8 @@
 //!
 //! The tests share one cluster and take parts of it away, so they run one after the other (`cargo xtask test --only cluster`).
 
+#[path = "cluster/chart.rs"]
+mod chart;
 #[path = "cluster/enrolment.rs"]
 mod enrolment;
 #[path = "cluster/failures.rs"]

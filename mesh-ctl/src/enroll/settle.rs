@@ -86,10 +86,10 @@ fn report(
         (_, None) if !is_connected => ("not captured", format!("node {} is not connected", member.node)),
         (_, None) => ("not captured", String::new()),
     };
-    let is_captured = state == "captured";
     let good = match wanted {
-        Wanted::Captured => is_captured || member.decision == EnrolmentDecision::NotWanted,
-        Wanted::Free => !is_captured || member.decision == EnrolmentDecision::Wanted,
+        Wanted::Captured => state == "captured" || member.decision == EnrolmentDecision::NotWanted,
+        // A node reports what it shall capture, and nothing of other pods.
+        Wanted::Free => reported.is_none() || member.decision == EnrolmentDecision::Wanted,
     };
     PodReport { pod: member.pod.clone(), node: member.node.clone(), state: state.to_owned(), reason, good }
 }
