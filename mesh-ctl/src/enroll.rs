@@ -13,6 +13,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
+use mesh_api::diagnostic::Severity;
 use mesh_model::name::WorkloadUid;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -80,8 +81,10 @@ async fn change(globals: &Globals, args: &EnrollArgs, into: bool) -> Result<Exit
     let label = if into { Label::Enabled } else { opposite(&settings, &facts, target) };
     let preview = Preview::of(&settings, &relabelled(&facts, target, label), target);
     let refused = preview.errors();
-    for (_, finding) in &preview.findings {
-        progress.warn(finding);
+    let worth = preview.findings.iter().filter(|(severity, _)| *severity != Severity::Info);
+    worth.for_each(|(_, finding)| progress.warn(finding));
+    if let (true, Some(reason)) = (into, &preview.in_vain) {
+        return Err(Failure::bad_input(format!("{target} cannot be enrolled: {reason}")));
     }
     if into && refused > 0 && !args.force {
         return Err(Failure::bad_input(format!(
@@ -91,7 +94,10 @@ async fn change(globals: &Globals, args: &EnrollArgs, into: bool) -> Result<Exit
     }
     if !args.dry_run {
         write(&cluster, target, label).await?;
-        progress.done(&format!("{target} is labelled {MESH_LABEL}={}", label.text().unwrap_or("(none)")));
+        progress.done(&match label.text() {
+            Some(text) => format!("{target} is labelled {MESH_LABEL}={text}"),
+            None => format!("{target} is no longer labelled"),
+        });
     }
     let pods = match args.wait && !args.dry_run {
         true => {

@@ -1,15 +1,16 @@
 //! `meshctl status`: what each node holds and captures, and what is wrong with the configuration.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use mesh_proto::v1::{
-    CaptureState, Diagnostic, NodeStatus, SettleRequest, Severity, StatusReply, StatusRequest,
+    CaptureState, Diagnostic, DumpRequest, NodeStatus, SettleRequest, Severity, StatusReply, StatusRequest,
+    resource::Body,
 };
 use serde::Serialize;
 
 use crate::{
     cli::{Globals, StatusArgs},
-    connect,
+    connect::{self, Controller},
     exit::Failure,
     print::{Answer, Grid, verdict},
 };
@@ -47,6 +48,8 @@ struct NodeReport {
 #[derive(Serialize)]
 struct WorkloadReport {
     uid: String,
+    /// `namespace/name`; the UID of a pod that is gone.
+    pod: String,
     state: &'static str,
     reason: String,
     uncaptured_connections: u64,
@@ -81,7 +84,8 @@ pub async fn run(globals: &Globals, args: &StatusArgs) -> Result<ExitCode, Failu
         .await
         .map_err(|status| Failure::from_status("status", &status))?
         .into_inner();
-    let report = report(reply, pending, args.node.as_deref())?;
+    let mut report = report(reply, pending, args.node.as_deref())?;
+    report.name_pods(&mut controller).await?;
     let good = report.good();
     report.answer().print(globals.output)?;
     Ok(verdict(good))
@@ -128,6 +132,7 @@ fn node_report(node: NodeStatus) -> NodeReport {
                     CaptureState::NotCaptured => "not captured",
                     CaptureState::Refused => "refused",
                 },
+                pod: workload.uid.clone(),
                 uid: workload.uid,
                 reason: workload.reason,
                 uncaptured_connections: workload.uncaptured_connections,
@@ -153,6 +158,31 @@ fn diagnostic_report(diagnostic: Diagnostic) -> DiagnosticReport {
 }
 
 impl Report {
+    /// Nodes report UIDs; the controller knows whose they are.
+    async fn name_pods(&mut self, controller: &mut Controller) -> Result<(), Failure> {
+        if self.nodes.iter().all(|node| node.workloads.is_empty()) {
+            return Ok(());
+        }
+        let dump = controller
+            .dump(DumpRequest { node: String::new() })
+            .await
+            .map_err(|status| Failure::from_status("dump", &status))?
+            .into_inner();
+        let resources = dump.resources.into_iter().filter_map(|versioned| versioned.resource?.body);
+        let pods: BTreeMap<String, String> = resources
+            .filter_map(|body| match body {
+                Body::Workload(pod) => Some((pod.uid, format!("{}/{}", pod.namespace, pod.name))),
+                _ => None,
+            })
+            .collect();
+        for workload in self.nodes.iter_mut().flat_map(|node| &mut node.workloads) {
+            if let Some(pod) = pods.get(&workload.uid) {
+                pod.clone_into(&mut workload.pod);
+            }
+        }
+        Ok(())
+    }
+
     fn good(&self) -> bool {
         self.pending.is_empty()
             && self
@@ -187,7 +217,7 @@ impl Report {
                     node.workloads.iter().map(|workload| {
                         vec![
                             node.node.clone(),
-                            workload.uid.clone(),
+                            workload.pod.clone(),
                             workload.state.to_owned(),
                             workload.uncaptured_connections.to_string(),
                             workload.reason.clone(),

@@ -7,15 +7,20 @@ use kube::Api;
 use mesh_api::{
     Options,
     compile::{Compiled, Enrolled, EnrolmentDecision, compile},
-    diagnostic::{Diagnostic, Origin, Severity},
+    diagnostic::{Code, Diagnostic, Origin, Severity},
     index::Index,
+    object::Kind,
     parse,
 };
 use mesh_model::{name::Namespace, resource::Resource};
 use serde_json::Value;
 
 use super::{Member, PodReport};
-use crate::{cli::Target, cluster::Cluster, exit::Failure};
+use crate::{
+    cli::{Target, TargetKind},
+    cluster::Cluster,
+    exit::Failure,
+};
 
 /// How the controller of this cluster reads its objects.
 #[derive(Clone, Debug)]
@@ -59,6 +64,8 @@ pub struct Preview {
     pub members: Vec<Member>,
     /// Findings on the target and on objects of its namespace, the worst first.
     pub findings: Vec<(Severity, String)>,
+    /// Why a label on the target would have no effect, if it would have none.
+    pub in_vain: Option<String>,
 }
 
 impl Preview {
@@ -77,10 +84,17 @@ impl Preview {
         };
         let captured = wanted(&compile(&index, &Enrolled::default()));
         let compiled = compile(&index, &Enrolled { published: captured.clone(), captured });
-        let concerning = compiled.diagnostics.iter().filter(|finding| concerns(finding, target));
+        let concerning = || compiled.diagnostics.iter().filter(|finding| concerns(finding, target));
+        let members = members(&compiled, target);
+        let wants_any = members.iter().any(|member| member.decision == EnrolmentDecision::Wanted);
+        let in_vain = concerning()
+            .find(|finding| finding.code == Code::LabelWithoutEffect && is_target(finding, target))
+            .filter(|_| !wants_any)
+            .map(|finding| finding.message.clone());
         Self {
-            members: members(&compiled, target),
-            findings: concerning.map(|finding| (finding.severity, finding.to_string())).collect(),
+            members,
+            findings: concerning().map(|finding| (finding.severity, line(finding))).collect(),
+            in_vain,
         }
     }
 
@@ -129,6 +143,21 @@ fn members(compiled: &Compiled, target: &Target) -> Vec<Member> {
             decision: compiled.enrolment.get(&workload.uid).cloned().unwrap_or(EnrolmentDecision::NotWanted),
         })
         .collect()
+}
+
+/// The finding without its origin: here every object comes from the cluster.
+fn line(finding: &Diagnostic) -> String {
+    Diagnostic { origin: None, ..finding.clone() }.to_string()
+}
+
+/// A finding on the very object that carries the label.
+fn is_target(finding: &Diagnostic, target: &Target) -> bool {
+    finding.object.as_ref().is_some_and(|object| match target.kind {
+        TargetKind::Namespace => object.kind == Kind::Namespace && *object.name == *target.name,
+        TargetKind::Pod => {
+            object.kind == Kind::Pod && *object.name == *target.name && *object.namespace == *target.namespace
+        }
+    })
 }
 
 /// A finding on an object of the target's namespace, or on the namespace itself.

@@ -40,7 +40,8 @@ pub async fn wait(
         let reports = reports(&preview.members, &status.nodes, wanted);
         let open = reports.iter().filter(|report| !report.good && !is_final(report, preview)).count();
         let good = reports.iter().filter(|report| report.good).count();
-        progress.now(&format!("{good} of {} pods", reports.len()));
+        let what = if wanted == Wanted::Captured { "captured" } else { "no longer captured" };
+        progress.now(&format!("{good} of {} pods are {what}", reports.len()));
         if open == 0 || Instant::now() + EVERY > deadline {
             return Ok(reports);
         }
@@ -81,7 +82,7 @@ fn report(
         (_, Some((CaptureState::Refused, reason))) => ("refused", reason.to_owned()),
         (_, Some((CaptureState::NotCaptured, reason))) => ("not captured", reason.to_owned()),
         (EnrolmentDecision::NotWanted, None) if wanted == Wanted::Captured => {
-            ("not captured", "its own label keeps it out".to_owned())
+            ("not wanted", "its own label keeps it out".to_owned())
         }
         (_, None) if !is_connected => ("not captured", format!("node {} is not connected", member.node)),
         (_, None) => ("not captured", String::new()),

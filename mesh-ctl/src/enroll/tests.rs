@@ -89,5 +89,9 @@ fn the_meshs_own_namespace_is_never_enrolled() {
     let shop = target(TargetKind::Namespace, "shop", "");
     let preview = Preview::of(&settings, &relabelled(&cluster(), &shop, Label::Enabled), &shop);
     assert!(!preview.wants_any());
-    assert!(!preview.findings.is_empty(), "a label without effect is said");
+    let reason = preview.in_vain.unwrap();
+    assert!(reason.contains("the mesh itself"), "{reason}");
+    let elsewhere = preview::Settings::for_tests("tulle-system", true);
+    let shop = Preview::of(&elsewhere, &relabelled(&cluster(), &shop, Label::Enabled), &shop);
+    assert_eq!(shop.in_vain, None);
 }
