@@ -31,11 +31,13 @@ use crate::kube::{self, Tools};
 use crate::repo::Repo;
 use crate::step::{self, Wait};
 use crate::{images, product};
-use kubectl::Kubectl;
 use layout::{NODES, Node};
 use serde_json::Value;
 
 pub use down::{is_there, remove, runs};
+pub use kubectl::Kubectl;
+pub use layout::kubeconfig;
+pub use runtime::load as load_archives;
 
 /// `tl-<this>-*` are pins of the agents on the nodes: `clean` leaves them alone while the cluster runs.
 pub const WORD: &str = "node";
@@ -55,6 +57,13 @@ pub enum Verb {
     Status(status::Options),
     /// Run a command in the namespaces of a node: `enter 1 -- ip route`
     Enter(EnterOptions),
+}
+
+impl Verb {
+    /// Builds and loads the images.
+    pub fn load() -> Self {
+        Self::Load(LoadOptions { no_build: false })
+    }
 }
 
 /// How much to load.

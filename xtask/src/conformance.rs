@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::cluster::{self, Kubectl};
 use crate::kube::{self, Tools};
 use crate::repo::Repo;
-use crate::{images, step};
+use crate::{images, product, step};
 use outcome::{Outcome, Outcomes};
 
 /// What a mesh is measured by.
@@ -65,6 +65,9 @@ pub struct Options {
     /// Also the tests of features that are not built
     #[arg(long)]
     all: bool,
+    /// Take the binaries that are there
+    #[arg(long)]
+    no_build: bool,
     /// Leave the suite's namespaces and routes there, to look at them
     #[arg(long)]
     keep: bool,
@@ -72,6 +75,9 @@ pub struct Options {
 
 /// The verb `conformance`.
 pub fn run(repo: &Repo, options: &Options) -> Result<ExitCode> {
+    if !options.no_build {
+        product::build(repo)?;
+    }
     let tools = kube::ensure_conformance(repo)?;
     let kubectl = Kubectl::of(&tools);
     ensure_mesh(&kubectl)?;
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn only_what_is_built_is_claimed() {
-        let options = |all| Options { only: Some("MeshBasic".to_owned()), all, keep: true };
+        let options = |all| Options { only: Some("MeshBasic".to_owned()), all, no_build: false, keep: true };
         let claimed = arguments(&options(false), Path::new("r.yaml"));
         assert!(claimed.iter().any(|one| one.contains("MeshConsumerRoute") && !one.contains("RewritePath")));
         assert!(claimed.contains(&"--run-test=MeshBasic".to_owned()));

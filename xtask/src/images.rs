@@ -28,6 +28,9 @@ const NOBODY: u32 = 65532;
 pub const PAUSE: &str = "pause";
 /// The cluster's name server.
 pub const COREDNS: &str = "coredns";
+/// The server of the conformance suite's mesh tests; in its pod it is also the client, by that name.
+const ECHO_ADVANCED: &str = "echo-advanced";
+const CLIENT: &str = "/usr/bin/client";
 
 /// An image: a program, where it comes from and who runs it.
 struct Row {
@@ -52,6 +55,8 @@ enum Name {
     Ours,
     /// Another tag than the product's.
     Tagged(&'static str),
+    /// What somebody else's manifests ask for.
+    Foreign(&'static str),
 }
 
 /// Every image that there is.
@@ -62,6 +67,22 @@ const TABLE: &[Row] = &[
     Row { program: "mesh-app", from: Origin::Workspace, user: NOBODY, name: Name::Ours },
     Row { program: PAUSE, from: Origin::C("xtask/kube/pause.c"), user: NOBODY, name: Name::Ours },
     Row { program: COREDNS, from: Origin::Kube, user: NOBODY, name: Name::Tagged(kube::COREDNS) },
+];
+
+/// What the conformance suite of the Gateway API asks for, by the names in its manifests.
+const CONFORMANCE: &[Row] = &[
+    Row {
+        program: ECHO_ADVANCED,
+        from: Origin::Workspace,
+        user: NOBODY,
+        name: Name::Foreign("registry.k8s.io/gateway-api/echo-advanced:v1.5.1"),
+    },
+    Row {
+        program: "echo-basic",
+        from: Origin::Kube,
+        user: NOBODY,
+        name: Name::Foreign("registry.k8s.io/gateway-api/echo-basic:v1.5.1"),
+    },
 ];
 
 /// How much to do.
@@ -88,6 +109,11 @@ pub fn write_all(repo: &Repo) -> Result<()> {
         println!("{} {} {}", written.digest, row.reference(), written.archive.display());
     }
     Ok(())
+}
+
+/// Writes the images of the conformance suite from binaries that are there, and says where the archives are.
+pub fn write_conformance(repo: &Repo) -> Result<Vec<PathBuf>> {
+    CONFORMANCE.iter().map(|row| Ok(row.write(repo)?.archive)).collect()
 }
 
 /// Where the archives are, of all images or of those with a name in `only`; those that were never written are left out.
@@ -117,11 +143,11 @@ struct Written {
 
 impl Row {
     fn reference(&self) -> String {
-        let tag = match self.name {
-            Name::Ours => VERSION,
-            Name::Tagged(tag) => tag,
-        };
-        format!("{OURS}/{}:{tag}", self.program)
+        match self.name {
+            Name::Ours => format!("{OURS}/{}:{VERSION}", self.program),
+            Name::Tagged(tag) => format!("{OURS}/{}:{tag}", self.program),
+            Name::Foreign(reference) => reference.to_owned(),
+        }
     }
 
     fn archive(&self, repo: &Repo) -> PathBuf {
@@ -143,6 +169,7 @@ impl Row {
         let image = Image {
             name: self.reference(),
             program: format!("/usr/bin/{}", self.program),
+            alias: (self.program == ECHO_ADVANCED).then(|| CLIENT.to_owned()),
             content,
             user: self.user,
         };
@@ -177,10 +204,11 @@ mod tests {
 
     #[test]
     fn every_image_has_a_name_of_its_own() {
-        let mut names: Vec<String> = TABLE.iter().map(Row::reference).collect();
+        let all = || TABLE.iter().chain(CONFORMANCE);
+        let mut names: Vec<String> = all().map(Row::reference).collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), TABLE.len());
+        assert_eq!(names.len(), all().count());
         assert_eq!(reference("mesh-node"), Some(format!("docker.io/tulle/mesh-node:{VERSION}")));
     }
 

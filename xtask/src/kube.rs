@@ -78,7 +78,6 @@ pub fn ensure_cluster(repo: &Repo) -> Result<Tools> {
 
 /// Builds the conformance suite of the Gateway API (`gateway-conformance`, a Go test binary) and its echo server
 /// (`echo-basic`), if they are not there, and unpacks the definitions that belong to them.
-#[expect(dead_code, reason = "`xtask conformance` is the caller")]
 pub fn ensure_conformance(repo: &Repo) -> Result<Tools> {
     let tools = Tools::of(repo);
     let build = Build { repo, tools: &tools };

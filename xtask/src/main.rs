@@ -5,6 +5,7 @@ mod apt;
 mod ci;
 mod clean;
 mod cluster;
+mod conformance;
 #[path = "../../mesh-node/build/digest.rs"]
 mod digest;
 mod ebpf;
@@ -81,6 +82,8 @@ enum Verb {
     /// A real two-node Kubernetes on this machine
     #[command(subcommand, after_help = CLUSTER)]
     Cluster(cluster::Verb),
+    /// Run the Gateway API's conformance suite against the mesh on the test cluster
+    Conformance(conformance::Options),
     /// Remove what killed worlds and demos left: processes, namespaces, links, pins, cgroups
     Clean(clean::Options),
     /// Everything that must hold: fmt, clippy, generate --check, test
@@ -118,6 +121,7 @@ fn run(verb: Verb, repo: &Repo) -> Result<ExitCode> {
         Verb::Generate(options) => return Ok(test::conclude(&[generate::run(repo, &options)?])),
         Verb::Images(options) => images::run(repo, &options)?,
         Verb::Cluster(verb) => cluster::run(repo, &verb)?,
+        Verb::Conformance(options) => return conformance::run(repo, &options),
         Verb::Clean(options) => clean::run(&options)?,
         Verb::Ci => return ci::run(repo),
         Verb::Demo(passed) => product::build_and_become(repo, "mesh-demo", &passed.arguments)?,

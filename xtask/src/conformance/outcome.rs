@@ -23,7 +23,8 @@ impl Outcomes {
     pub fn parse(output: &str) -> Self {
         let mut found = BTreeMap::new();
         for line in output.lines() {
-            let Some((sign, rest)) = line.trim_start().strip_prefix("--- ").and_then(|line| line.split_once(": "))
+            let Some((sign, rest)) =
+                line.trim_start().strip_prefix("--- ").and_then(|line| line.split_once(": "))
             else {
                 continue;
             };

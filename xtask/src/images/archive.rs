@@ -29,6 +29,8 @@ pub struct Image {
     pub name: String,
     /// Where the program stands in the image; also how the image is started.
     pub program: String,
+    /// A second name of the program, in a folder of its own or the same.
+    pub alias: Option<String>,
     /// The program itself.
     pub content: Vec<u8>,
     /// Who runs it: uid and gid.
@@ -94,6 +96,9 @@ impl Image {
             tar.folder(&folder, 0o755)?;
         }
         tar.file(path, 0o755, &self.content)?;
+        if let Some(alias) = &self.alias {
+            tar.link(alias.trim_start_matches('/'), &self.program)?;
+        }
         tar.finish()
     }
 
@@ -200,20 +205,32 @@ impl Tar {
         self.entry(path, mode, tar::EntryType::Directory, &[])
     }
 
+    fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        let mut header = plain(tar::EntryType::Symlink, 0o777);
+        self.0.append_link(&mut header, path, target).with_context(|| format!("cannot add {path} to a tar"))
+    }
+
     fn entry(&mut self, path: &str, mode: u32, kind: tar::EntryType, content: &[u8]) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
+        let mut header = plain(kind, mode);
         header.set_size(u64::try_from(content.len())?);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
         self.0.append_data(&mut header, path, content).with_context(|| format!("cannot add {path} to a tar"))
     }
 
     fn finish(self) -> Result<Vec<u8>> {
         self.0.into_inner().context("cannot finish a tar")
     }
+}
+
+/// A header without owner and time.
+fn plain(kind: tar::EntryType, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }
 
 #[cfg(test)]
@@ -224,6 +241,7 @@ mod tests {
         Image {
             name: "docker.io/tulle/hello:1".to_owned(),
             program: "/usr/bin/hello".to_owned(),
+            alias: None,
             content: content.as_bytes().to_vec(),
             user: 65532,
         }
@@ -262,5 +280,15 @@ mod tests {
             .map(|entry| entry.unwrap().path().unwrap().display().to_string())
             .collect();
         assert_eq!(paths, ["etc/", "etc/group", "etc/passwd", "tmp/", "usr/", "usr/bin/", "usr/bin/hello"]);
+    }
+
+    #[test]
+    fn an_alias_is_a_link_to_the_program() {
+        let aliased = Image { alias: Some("/usr/bin/greet".to_owned()), ..image("x") };
+        let layer = aliased.layer().unwrap();
+        let mut archive = tar::Archive::new(layer.as_slice());
+        let last = archive.entries().unwrap().last().unwrap().unwrap();
+        assert_eq!(last.path().unwrap().to_string_lossy(), "usr/bin/greet");
+        assert_eq!(last.link_name().unwrap().unwrap().to_string_lossy(), "/usr/bin/hello");
     }
 }

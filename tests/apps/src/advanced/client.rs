@@ -97,7 +97,7 @@ async fn over_http(
     patience: Duration,
     kept: &mut Option<SendRequest<Empty<Bytes>>>,
 ) -> Result<Answer> {
-    let mut sender = match kept.take().filter(|sender| !sender.is_closed()) {
+    let mut sender = match ready(kept.take(), patience).await {
         Some(sender) => sender,
         None => timeout(patience, connect(&options.url)).await.context("connecting took too long")??,
     };
@@ -122,6 +122,16 @@ async fn over_http(
         headers: head.headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
+}
+
+/// The kept connection, once it can take another request; None: there is none, or it does not hold.
+async fn ready(
+    kept: Option<SendRequest<Empty<Bytes>>>,
+    patience: Duration,
+) -> Option<SendRequest<Empty<Bytes>>> {
+    let mut sender = kept?;
+    timeout(patience, sender.ready()).await.ok()?.ok()?;
+    Some(sender)
 }
 
 async fn connect(url: &Uri) -> Result<SendRequest<Empty<Bytes>>> {
@@ -149,7 +159,35 @@ async fn over_grpc(options: &Options, caller: &mut Caller) -> Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    #[tokio::test]
+    async fn many_requests_go_over_one_connection_until_it_ends() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = tokio::spawn(async move {
+            // Three answers on each; the first connection says that it ends.
+            for last in ["connection: close\r\n", ""] {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                for close in ["", "", last] {
+                    let mut buffer = [0; 4096];
+                    assert!(stream.read(&mut buffer).await.expect("a request") > 0);
+                    let answer = format!("HTTP/1.1 200 OK\r\n{close}content-length: 2\r\n\r\nok");
+                    stream.write_all(answer.as_bytes()).await.expect("an answer");
+                }
+            }
+        });
+        let options = Options::parse_from(["client", &format!("http://127.0.0.1:{port}/")]);
+        let mut kept = None;
+        for number in 0..6 {
+            let answer = over_http(&options, Duration::from_secs(5), &mut kept).await;
+            assert_eq!(answer.expect("an answer").status, 200, "request {number}");
+        }
+        server.await.expect("both connections, and no third");
+    }
 
     /// As `parseMultipleResponses` splits: two answers are two sections, and a section begins with its own number.
     #[test]

@@ -32,6 +32,8 @@ pub struct Said {
     pub message: String,
 }
 
+type Codec = ProstCodec<Said, Said>;
+
 #[derive(Clone)]
 struct Echo {
     port: u16,
@@ -58,7 +60,7 @@ impl Service<http::Request<Body>> for Echo {
             if request.uri().path() != METHOD {
                 return Ok(Status::unimplemented("there is only Echo").into_http());
             }
-            Ok(tonic::server::Grpc::new(ProstCodec::default()).unary(method, request).await)
+            Ok(tonic::server::Grpc::new(Codec::default()).unary(method, request).await)
         })
     }
 }
@@ -113,8 +115,8 @@ impl Caller {
     /// Calls Echo with these headers.
     pub async fn call(&mut self, headers: MetadataMap) -> Result<tonic::Response<Said>, Status> {
         self.0.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let said = Said { message: "hello".to_owned() };
-        let request = tonic::Request::from_parts(headers, tonic::Extensions::default(), said);
-        self.0.unary(request, PathAndQuery::from_static(METHOD), ProstCodec::default()).await
+        let mut request = tonic::Request::new(Said { message: "hello".to_owned() });
+        *request.metadata_mut() = headers;
+        self.0.unary(request, PathAndQuery::from_static(METHOD), Codec::default()).await
     }
 }
