@@ -172,7 +172,7 @@ impl Publisher {
         }
         // A source that never could be read, or not yet in whole, is not an empty mesh.
         let loaded = self.loaded || (changes.unreadable.is_none() && !changes.partial);
-        let mut changed = loaded != self.loaded || changes.unreadable != self.source_error;
+        let mut changed = loaded != self.loaded;
         self.loaded = loaded;
         self.source_error = changes.unreadable;
         for parsed in changes.parsed {

@@ -15,16 +15,18 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::Changes;
 use crate::{metrics::Metrics, publish::Command};
 
+mod fence;
 mod kind;
 mod object;
 
+use fence::{Fence, Seen};
 pub use kind::served;
 use kind::{News, Said, WatchedKind};
 
@@ -36,8 +38,8 @@ const BATCH: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long it has to answer.
 const ANSWER: Duration = Duration::from_secs(3);
-/// What somebody wrote through the API a moment ago is on its way to us for less than this.
-const DELIVERY: Duration = Duration::from_millis(200);
+/// Rescans at a time; the rest waits for them.
+const MAX_FENCES: usize = 16;
 /// Reasons that are told at a time; the rest is a number.
 const MAX_REASONS: usize = 3;
 
@@ -67,24 +69,33 @@ pub async fn watch(
     }
     watches.spawn(listen_for_heartbeat(cluster.client.clone(), tell));
     let mut picture = Picture::new(Kind::ALL.iter().copied());
+    let mut seen = Seen::default();
+    let mut lists = JoinSet::new();
+    let mut fences: Vec<Fence> = Vec::new();
     let mut batch = Vec::new();
     loop {
-        let mut asked = None;
+        let wake = fences.iter().map(Fence::opens_at).min();
         tokio::select! {
             () = stop.cancelled() => return,
             _ = news.recv_many(&mut batch, BATCH) => {}
-            request = requests.recv() => match request {
-                Some(request) => asked = Some(request),
+            request = requests.recv(), if lists.len() + fences.len() < MAX_FENCES => match request {
+                Some(asked) => {
+                    let list = fence::list(cluster.client.clone(), cluster.root_namespace.clone());
+                    lists.spawn(async move { (list.await, asked) });
+                }
                 None => return,
             },
+            Some(listed) = lists.join_next() => match listed {
+                Ok((listed, asked)) => fences.push(Fence::new(listed, &seen, asked)),
+                Err(_) => return,
+            },
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             // It only ends when it panicked.
             Some(_) = watches.join_next() => return,
         }
-        if asked.is_some() {
-            sleep(DELIVERY).await;
-            while let Ok(item) = news.try_recv() {
-                batch.push(item);
-            }
+        for news in &batch {
+            seen.note(news);
+            fences.iter_mut().for_each(|fence| fence.note(news));
         }
         if let Some(changes) = picture.take(batch.drain(..)) {
             cluster.metrics.source_away(picture.away_since());
@@ -92,9 +103,9 @@ pub async fn watch(
                 return;
             }
         }
-        if let Some(request) = asked {
-            // Whoever asked may have gone.
-            let _ = request.send(());
+        let now = Instant::now();
+        for fence in fences.extract_if(.., |fence| fence.is_open(now)) {
+            fence.answer();
         }
     }
 }
@@ -156,8 +167,8 @@ impl Picture {
                 }
             };
             match said {
-                Said::Objects { parsed, removed } => {
-                    latest.extend(parsed.into_iter().map(|parsed| (parsed.file.clone(), Some(parsed))));
+                Said::Objects { told, removed } => {
+                    latest.extend(told.into_iter().map(|(parsed, _)| (parsed.file.clone(), Some(parsed))));
                     latest.extend(removed.into_iter().map(|name| (name, None)));
                 }
                 Said::Listed => drop(self.unlisted.remove(&kind)),

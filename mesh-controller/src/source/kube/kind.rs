@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::object::{brief, read, text_name};
+use super::object::{brief, read, text_name, version};
 
 /// Between two looks for a kind that is not installed.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -45,8 +45,8 @@ pub(super) enum News {
 
 /// About one kind.
 pub(super) enum Said {
-    /// Objects that are new or different, and names of those that are gone.
-    Objects { parsed: Vec<Parsed>, removed: Vec<String> },
+    /// Objects that are new or different, with their versions, and names of those that are gone.
+    Objects { told: Vec<(Parsed, u64)>, removed: Vec<String> },
     /// All that there are have been told.
     Listed,
     /// It cannot be read.
@@ -136,9 +136,9 @@ impl WatchedKind {
         match event {
             Event::Init => *listing = Listing::default(),
             Event::InitApply(object) => {
-                let parsed = read(self.kind, resource, object);
-                listing.seen.insert(parsed.file.clone());
-                listing.page.push(parsed);
+                let told = self.read(resource, object);
+                listing.seen.insert(told.0.file.clone());
+                listing.page.push(told);
                 if listing.page.len() >= PAGE {
                     self.tell_objects(std::mem::take(&mut listing.page), Vec::new()).await?;
                 }
@@ -150,25 +150,30 @@ impl WatchedKind {
                 self.tell(Said::Listed).await?;
             }
             Event::Apply(object) => {
-                let parsed = read(self.kind, resource, object);
-                self.tell_objects(vec![parsed], Vec::new()).await?;
+                let told = self.read(resource, object);
+                self.tell_objects(vec![told], Vec::new()).await?;
             }
             Event::Delete(object) => {
-                self.tell_objects(Vec::new(), vec![text_name(self.kind, &object)]).await?;
+                self.tell_objects(Vec::new(), vec![text_name(self.kind, &object.metadata)]).await?;
             }
         }
         Ok(())
     }
 
-    async fn tell_objects(&mut self, parsed: Vec<Parsed>, removed: Vec<String>) -> Result<(), Over> {
-        self.known.extend(parsed.iter().map(|parsed| parsed.file.clone()));
+    fn read(&self, resource: &ApiResource, object: DynamicObject) -> (Parsed, u64) {
+        let version = version(object.metadata.resource_version.as_deref());
+        (read(self.kind, resource, object), version)
+    }
+
+    async fn tell_objects(&mut self, told: Vec<(Parsed, u64)>, removed: Vec<String>) -> Result<(), Over> {
+        self.known.extend(told.iter().map(|(parsed, _)| parsed.file.clone()));
         for name in &removed {
             self.known.remove(name);
         }
-        if parsed.is_empty() && removed.is_empty() {
+        if told.is_empty() && removed.is_empty() {
             return Ok(());
         }
-        self.tell(Said::Objects { parsed, removed }).await
+        self.tell(Said::Objects { told, removed }).await
     }
 
     /// Nothing of this kind can be there.
@@ -203,29 +208,36 @@ impl WatchedKind {
     }
 
     fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
-        match self.kind {
-            Kind::ConfigMap => {
-                Api::namespaced_with(self.client.clone(), self.root_namespace.as_str(), resource)
-            }
-            _ => Api::all_with(self.client.clone(), resource),
+        match namespace(self.kind, &self.root_namespace) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace.as_str(), resource),
+            None => Api::all_with(self.client.clone(), resource),
         }
     }
 
     fn selection(&self) -> watcher::Config {
         let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
-        match self.kind {
-            // Other ConfigMaps are none of our business.
-            Kind::ConfigMap => config.fields("metadata.name=istio"),
-            _ => config,
+        match fields(self.kind) {
+            Some(fields) => config.fields(&fields),
+            None => config,
         }
     }
+}
+
+/// The only namespace in which objects of the kind are looked at; None: all.
+pub(super) fn namespace(kind: Kind, root: &Namespace) -> Option<&Namespace> {
+    (kind == Kind::ConfigMap).then_some(root)
+}
+
+/// The only objects of the kind that are looked at; None: all. Other ConfigMaps are none of our business.
+pub(super) fn fields(kind: Kind) -> Option<String> {
+    (kind == Kind::ConfigMap).then(|| "metadata.name=istio".to_owned())
 }
 
 /// A list on its way.
 #[derive(Default)]
 struct Listing {
     seen: HashSet<String>,
-    page: Vec<Parsed>,
+    page: Vec<(Parsed, u64)>,
 }
 
 /// The first of the kind's versions that the API server has.

@@ -3,6 +3,7 @@
 //! Invariant: two versions of an object that differ only in bookkeeping (who wrote which field, a heartbeat, a counter) read the same,
 //! so that they cause no compilation; [`parse_value`] drops what nobody reads.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Error,
     api::{ApiResource, DynamicObject, TypeMeta},
@@ -13,17 +14,22 @@ use mesh_api::{Diagnostic, Kind, Origin, Parsed, Severity, parse_value};
 const MAX_ERROR: usize = 300;
 
 /// `Kind namespace/name`, as [`mesh_api::ObjectRef`] writes it.
-pub(super) fn text_name(kind: Kind, object: &DynamicObject) -> String {
-    let name = object.metadata.name.as_deref().unwrap_or_default();
-    match object.metadata.namespace.as_deref().filter(|_| kind.is_namespaced()) {
+pub(super) fn text_name(kind: Kind, metadata: &ObjectMeta) -> String {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    match metadata.namespace.as_deref().filter(|_| kind.is_namespaced()) {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
     }
 }
 
+/// A `resourceVersion`: a number that grows with each write to the API (KEP-5504).
+pub(super) fn version(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// Reads one object.
 pub(super) fn read(kind: Kind, resource: &ApiResource, mut object: DynamicObject) -> Parsed {
-    let name = text_name(kind, &object);
+    let name = text_name(kind, &object.metadata);
     let origin = Origin { file: name.as_str().into(), line: 0 };
     // Items of a list come without it.
     object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });

@@ -11,7 +11,8 @@ fn node(name: &str, label: &str) -> Parsed {
 
 fn objects(parsed: Vec<Parsed>, removed: &[&str]) -> News {
     let removed = removed.iter().map(ToString::to_string).collect();
-    News::OfKind(Kind::Node, Said::Objects { parsed, removed })
+    let told = parsed.into_iter().map(|parsed| (parsed, 1)).collect();
+    News::OfKind(Kind::Node, Said::Objects { told, removed })
 }
 
 fn news(kind: Kind, said: Said) -> News {
