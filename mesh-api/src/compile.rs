@@ -58,6 +58,8 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// What the labels want, for every workload in `resources`.
     pub enrolment: BTreeMap<WorkloadUid, EnrolmentDecision>,
+    /// Pods to or from which a NetworkPolicy cuts calls within the mesh, and what to do about it.
+    pub cut_off: BTreeMap<WorkloadUid, String>,
     /// What each route of the Gateway API is told. Each route that is read has an entry, perhaps an empty one: then what was told
     /// earlier is to be taken back.
     pub route_statuses: BTreeMap<ObjectRef, RouteStatus>,
@@ -78,7 +80,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let decided = enrolment::decide(index, &mesh, &pods, &mut findings);
     mesh.enrolled_namespaces = decided.namespaces;
     let decisions = decided.workloads;
-    network_policy::check(index, &pods, &decisions, &authz, &mut findings);
+    let cut_off = network_policy::check(index, &pods, &decisions, &authz, &mut findings);
 
     let mut resources = vec![Resource::Mesh(mesh.clone())];
     for pod in pods.iter() {
@@ -112,6 +114,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
         resources: resources.into_iter().map(|resource| (resource.key(), resource)).collect(),
         diagnostics: findings,
         enrolment: decisions,
+        cut_off,
         route_statuses: gateway.statuses,
     }
 }

@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use crate::{
     admin,
     ca::{Authority, CaError},
-    config::{Config, Source},
+    config::Config,
     grant::Granter,
     inspect::InspectService,
     metrics::Metrics,
@@ -136,11 +136,8 @@ impl App {
         let options = mesh_api::Options {
             trust_domain: config.trust_domain.clone(),
             istio_labels: config.istio_labels(),
-            own_namespace: config.own_namespace.clone(),
-            trusts_netns: matches!(config.source, Source::Directory(_)),
-            selects_endpoints: matches!(config.source, Source::Directory(_)),
             leaving,
-            ..mesh_api::Options::default()
+            ..backend.options(&config)
         };
         let publish = Publisher::new(options, facts, memory, metrics.clone(), outputs);
         let signer = Arc::new(Signer::new(authority.clone(), placed, config.svid_ttl));

@@ -72,6 +72,7 @@ pub struct Publisher {
     picture: Picture,
     wishes: BTreeMap<WorkloadUid, Wish>,
     decisions: BTreeMap<WorkloadUid, EnrolmentDecision>,
+    cut_off: BTreeMap<WorkloadUid, String>,
     route_statuses: Arc<BTreeMap<ObjectRef, RouteStatus>>,
     diagnostics: Vec<Diagnostic>,
     source_error: Option<String>,
@@ -98,6 +99,7 @@ impl Publisher {
             picture: Picture::default(),
             wishes: BTreeMap::new(),
             decisions: BTreeMap::new(),
+            cut_off: BTreeMap::new(),
             route_statuses: Arc::default(),
             diagnostics: Vec::new(),
             source_error: None,
@@ -292,6 +294,7 @@ impl Publisher {
         self.metrics.compile_seconds.observe(began.elapsed().as_secs_f64());
         self.wishes = wishes(&compiled.resources, &compiled.enrolment);
         self.decisions = compiled.enrolment;
+        self.cut_off = compiled.cut_off;
         if *self.route_statuses != compiled.route_statuses {
             self.route_statuses = Arc::new(compiled.route_statuses);
         }

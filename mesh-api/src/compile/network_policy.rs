@@ -36,14 +36,16 @@ use crate::{
 /// The label that every namespace of a cluster has: its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// Says which policies would cut calls within the mesh, and which limit less than they seem to.
+/// Says which policies would cut calls within the mesh, and which limit less than they seem to. Returns the pods that are cut off, and
+/// what to do about it.
 pub(super) fn check(
     index: &Index,
     pods: &Pods<'_>,
     decisions: &BTreeMap<WorkloadUid, EnrolmentDecision>,
     authz: &Authz,
     list: &mut Vec<Diagnostic>,
-) {
+) -> BTreeMap<WorkloadUid, String> {
+    let mut cut_off = BTreeMap::new();
     let facts: Vec<Fact<'_, NetworkPolicy>> = index
         .facts(|object| match object {
             Object::NetworkPolicy(policy) => Some(&**policy),
@@ -51,7 +53,7 @@ pub(super) fn check(
         })
         .collect();
     if facts.is_empty() {
-        return;
+        return cut_off;
     }
     let is_wanted = |pod: &&Live<'_>| decisions.get(&pod.uid) == Some(&EnrolmentDecision::Wanted);
     let mesh = Members::new(index, pods.iter().filter(is_wanted).collect());
@@ -63,9 +65,10 @@ pub(super) fn check(
             let rules = selecting.iter().filter_map(|number| policies.get(*number));
             let rules =
                 rules.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule))).collect();
-            Group { mesh: &mesh, direction, pods: group, rules, limited: &limited }.check(list);
+            Group { mesh: &mesh, direction, pods: group, rules, limited: &limited }.check(list, &mut cut_off);
         }
     }
+    cut_off
 }
 
 /// The pods of the mesh, by namespace and name.
@@ -209,7 +212,7 @@ struct Group<'g, 'p, 'a> {
 }
 
 impl Group<'_, '_, '_> {
-    fn check(&self, list: &mut Vec<Diagnostic>) {
+    fn check(&self, list: &mut Vec<Diagnostic>, cut_off: &mut BTreeMap<WorkloadUid, String>) {
         for (policy, rule) in &self.rules {
             let Reach::Ports { mesh, others } = &rule.reach else { continue };
             let field = match self.direction {
@@ -218,7 +221,12 @@ impl Group<'_, '_, '_> {
             };
             let cut = || self.first(rule, |peer| !self.any(peer, Numbered::lets_mesh_through));
             if let (false, Some(peer)) = (*mesh, cut()) {
-                policy.fact.findings(list).add(Code::MeshPortBlocked, field, self.blocked(peer, others));
+                let message = self.blocked(peer, others);
+                for pod in self.pods.iter().filter_map(|pod| self.mesh.pods.get(*pod)) {
+                    let told = format!("{}: {message}", policy.fact.reference);
+                    cut_off.entry(pod.uid.clone()).or_insert(told);
+                }
+                policy.fact.findings(list).add(Code::MeshPortBlocked, field, message);
                 continue;
             }
             let is_void = |peer| {

@@ -29,6 +29,9 @@ fn a_policy_for_the_applications_port_alone_cuts_callers_of_the_mesh() {
     let message = &found[0].message;
     assert!(message.contains("pod shop/front") && message.contains("pod shop/back-v1"), "{message}");
     assert!(message.contains("port: 15008") && message.contains("8080"), "{message}");
+    let told: Vec<&String> = compiled.cut_off.values().collect();
+    assert_eq!(told.len(), 2, "the pods that are called, not who calls");
+    assert!(told[0].starts_with("NetworkPolicy shop/np: ") && told[0].ends_with(message), "{told:?}");
 }
 
 #[test]

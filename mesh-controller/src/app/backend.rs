@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kube::{Client, config::InferConfigError};
+use mesh_api::Options;
 use mesh_model::{mesh::MeshSettings, name::Namespace};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,16 @@ impl Backend {
                     ClusterState::open(client.clone(), namespace.clone()).await.map_err(StateError::from)?;
                 Ok((Self::Cluster { client, namespace, state: state.clone() }, State::Cluster(state)))
             }
+        }
+    }
+
+    /// What the compiler is to believe here.
+    pub(super) fn options(&self, config: &Config) -> Options {
+        match self {
+            Self::Directory { .. } => {
+                Options { own_namespace: config.own_namespace.clone(), ..Options::default() }
+            }
+            Self::Cluster { namespace, .. } => Options::on_cluster(namespace.clone()),
         }
     }
 

@@ -114,6 +114,9 @@ impl Publisher {
             let (namespace, name) = (workload.namespace.as_str(), &*workload.name);
             let finding = findings.get(&(namespace, name)).copied();
             let verdict = match decision {
+                EnrolmentDecision::Wanted if let Some(message) = self.cut_off.get(uid) => {
+                    Verdict::new("False", "NetworkPolicyBlocks", message)
+                }
                 EnrolmentDecision::Wanted => {
                     let evidence = witness.capture(&workload.node, uid);
                     let stage = stages.get(uid).copied();

@@ -1,7 +1,7 @@
 //! An object of the API -> what [`mesh_api`] reads.
 //!
-//! Invariant: two versions of an object that differ only in bookkeeping (who wrote which field, a heartbeat, a counter) read the same,
-//! so that they cause no compilation; [`parse_value`] drops what nobody reads.
+//! Invariant: two versions of an object that differ only in bookkeeping (who wrote which field, a heartbeat, a counter, a status that
+//! we wrote ourselves) read the same, so that they cause no compilation: [`mesh_api::parse_value`] sees to it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -33,6 +33,8 @@ pub(super) fn read(kind: Kind, resource: &ApiResource, mut object: DynamicObject
     let origin = Origin { file: name.as_str().into(), line: 0 };
     // Items of a list come without it.
     object.types = Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
+    // Half of an object, and the first thing that the parser would drop.
+    object.metadata.managed_fields = None;
     match serde_json::to_value(object) {
         Ok(value) => parse_value(&origin, &value),
         Err(error) => Parsed {

@@ -2,7 +2,10 @@
 
 use kube::api::GroupVersionKind;
 use mesh_api::{Changed, Enrolled, Index, Options, compile};
-use mesh_model::{identity::Identity, name::NodeName};
+use mesh_model::{
+    identity::Identity,
+    name::{Namespace, NodeName},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -32,7 +35,7 @@ fn read_one(kind: Kind, value: Value) -> Parsed {
 
 /// The mesh that has this pod and its enrolled namespace.
 fn placed(pod: Value) -> Placement {
-    let mut index = Index::with_options(Options::on_cluster("tulle-system".into()));
+    let mut index = Index::with_options(Options::on_cluster(Namespace::new("tulle-system")));
     let namespace = json!({
         "metadata": { "name": "shop", "labels": { "tulle.dev/mesh": "enabled" } },
     });
@@ -90,6 +93,9 @@ fn bookkeeping_makes_no_difference() {
     touched["metadata"]["resourceVersion"] = json!("999999");
     touched["metadata"]["managedFields"] = json!([]);
     touched["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = json!("{}");
+    let ours =
+        json!({ "type": "tulle.dev/Mesh", "status": "True", "lastTransitionTime": "2026-11-21T10:00:09Z" });
+    touched["status"]["conditions"].as_array_mut().unwrap().push(ours);
     assert_eq!(read_one(Kind::Pod, touched), first);
 
     let node = |heartbeat: &str| {
