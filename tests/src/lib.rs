@@ -40,7 +40,7 @@ pub use metrics::{Metrics, Sample};
 pub use net::in_netns;
 pub use packets::{Capture, Packet};
 pub use process::Process;
-pub use repo::binary;
+pub use repo::{binary, root as repo_root};
 pub use seat::Seat;
 pub use stand_in::NodeStandIn;
 pub use world::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::cluster::{Cluster, OWN_NAMESPACE};
-use mesh_tests::repo;
+use mesh_tests::repo_root;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ const VALUES: &[&[&str]] = &[
 #[test]
 fn helm_and_meshctl_give_the_same_objects() -> Result<()> {
     let cluster = Cluster::with_mesh()?;
-    let chart = repo::root().join("helm/tulle").display().to_string();
+    let chart = repo_root().join("helm/tulle").display().to_string();
     for values in VALUES {
         let set: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
         let mut arguments =
@@ -61,7 +61,7 @@ fn helm_and_meshctl_give_the_same_objects() -> Result<()> {
 
 #[test]
 fn the_chart_has_no_finding_of_helms_own() -> Result<()> {
-    let chart = repo::root().join("helm/tulle").display().to_string();
+    let chart = repo_root().join("helm/tulle").display().to_string();
     let said = Cluster::with_mesh()?.helm(&["lint", "--strict", &chart])?;
     ensure!(said.contains("0 chart(s) failed"), "{said}");
     Ok(())
