@@ -161,7 +161,8 @@ fn matches_as_the_conformance_suite_has_them() {
         "{{matches: [{{path: {{type: PathPrefix, value: /}}}}, {{headers: [{{name: version, value: one}}]}}], {TO_V1}}},
          {{matches: [{{path: {{type: PathPrefix, value: /v2}}}}, {{headers: [{{name: version, value: two}}]}}], {TO_V2}}}"
     )));
-    let cases: [(&str, &[(&str, &str)], &str); 9] = [
+    type Headers = &'static [(&'static str, &'static str)];
+    let cases: [(&str, Headers, &str); 9] = [
         ("/", &[], "echo-v1"),
         ("/example", &[], "echo-v1"),
         ("/", &[("version", "one")], "echo-v1"),

@@ -178,8 +178,8 @@ mod tests {
         let uid = WorkloadUid::new("u-1");
         let due = |verdict| pods.due(&BTreeMap::from([(uid.clone(), status(verdict))]));
         assert!(due(("True", "Captured", "")).is_empty());
-        assert_eq!(due(("False", "Capturing", "waiting")), [uid.clone()]);
-        assert_eq!(pods.due(&BTreeMap::new()), [uid.clone()]);
+        assert_eq!(due(("False", "Capturing", "waiting")), std::slice::from_ref(&uid));
+        assert_eq!(pods.due(&BTreeMap::new()), std::slice::from_ref(&uid));
         assert_eq!(condition_of(&pod(json!([]))), None);
     }
 

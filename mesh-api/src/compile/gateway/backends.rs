@@ -36,9 +36,9 @@ impl Backends<'_> {
     pub(super) fn resolve(&self, written: &HttpBackendRef) -> Result<(&Service, u16), Unresolved> {
         let refused = |reason, message| Err(Unresolved { reason, message });
         let group = Some(written.group.as_deref().unwrap_or_default());
-        let kind = Some(written.kind.as_deref().unwrap_or("Service"));
-        if !is_service(group, kind) {
-            let message = format!("a backend can only be a Service, not {}", kind.unwrap_or_default());
+        let kind = written.kind.as_deref().unwrap_or("Service");
+        if !is_service(group, Some(kind)) {
+            let message = format!("a backend can only be a Service, not {kind}");
             return refused("InvalidKind", message);
         }
         let namespace = self.namespace_of(written);

@@ -35,7 +35,7 @@ impl Environment {
 
     fn argument(&self, name: &str) -> Option<&str> {
         let pairs = self.args.split(';').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).last()
+        pairs.filter(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value).next_back()
     }
 }
 
