@@ -135,6 +135,11 @@ impl Wanted {
         self.home == Home::Unknown && !self.ips.is_empty()
     }
 
+    /// Whether it has no address yet, neither from the controller nor from the CNI plugin, and no path leads to it.
+    pub fn awaits_its_network(&self) -> bool {
+        self.home == Home::Unknown && self.ips.is_empty()
+    }
+
     /// Whether the kubelet probes it over the network.
     pub fn is_probed(&self) -> bool {
         !self.probed_ports.is_empty()
@@ -168,7 +173,6 @@ impl Wanted {
                 let failed = |error| EnrolError::Open { path: path.clone(), error };
                 return Ok((Netns::open(&**path).map_err(failed)?, None));
             }
-            Home::Unknown if self.ips.is_empty() => return Err(EnrolError::NoAddress),
             Home::Unknown => {}
         }
         match locate::netns_of(processes, &self.ips) {

@@ -317,6 +317,9 @@ impl Reconciler {
     }
 
     async fn capture(&self, wanted: &Wanted, processes: &[Process]) -> Result<Captured, Failure> {
+        if wanted.awaits_its_network() {
+            return Err(Failure::Enrol(EnrolError::NoAddress));
+        }
         self.await_certificate(wanted).await?;
         let hooks = self.rooms.hooks.clone();
         let (order, processes) = (wanted.clone(), processes.to_vec());
@@ -387,7 +390,12 @@ impl Reconciler {
     }
 
     fn note(&mut self, wanted: &Wanted, failure: Failure) {
-        let passing = matches!(&failure, Failure::Enrol(error) if error.is_passing());
+        // A certificate that does not come is its own room's to warn of.
+        let passing = match &failure {
+            Failure::Certificate(_) => true,
+            Failure::Enrol(error) => error.is_passing(),
+            Failure::Broke(_) => false,
+        };
         let (reason, refused, soon) = match failure {
             Failure::Certificate(reason) => (reason, false, true),
             Failure::Enrol(error) => (error.to_string(), error.is_refusal(), false),
