@@ -13,7 +13,8 @@ fn probes_of_every_kind_pass_under_strict() -> Result<()> {
     let space = cluster.space("probes")?;
     space.enroll()?;
     space.configure(STRICT)?;
-    let exec = ["/mesh-app", "get", "--fail", "http://127.0.0.1:80/healthz"].map(str::to_owned).to_vec();
+    let exec =
+        ["/usr/bin/mesh-app", "get", "--fail", "http://127.0.0.1:80/healthz"].map(str::to_owned).to_vec();
     let apps = [
         App::echo("http").node(1).readiness(Probe::Http(80)).liveness(Probe::Http(80)),
         App::echo("tcp").node(2).readiness(Probe::Tcp(9000)).liveness(Probe::Tcp(9000)),
