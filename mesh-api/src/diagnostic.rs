@@ -197,13 +197,23 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Diagnostic {
+    /// Where it was written, unless that says no more than the object's name, as with an object of an API server.
+    pub fn place(&self) -> Option<&Origin> {
+        let is_name = |origin: &Origin| {
+            origin.line == 0 && self.object.as_ref().is_some_and(|object| object.to_string() == *origin.file)
+        };
+        self.origin.as_ref().filter(|origin| !is_name(origin))
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]", self.severity, self.code)?;
         if let Some(object) = &self.object {
             write!(f, " {object}")?;
         }
-        if let Some(origin) = &self.origin {
+        if let Some(origin) = self.place() {
             write!(f, " ({origin})")?;
         }
         if !self.field.is_empty() {

@@ -82,7 +82,7 @@ fn diagnostic(finding: &Diagnostic) -> v1::Diagnostic {
         object: finding.object.as_ref().map(ToString::to_string).unwrap_or_default(),
         field: finding.field.clone(),
         message: finding.message.clone(),
-        origin: finding.origin.as_ref().map(ToString::to_string).unwrap_or_default(),
+        origin: finding.place().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

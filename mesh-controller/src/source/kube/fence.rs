@@ -131,7 +131,7 @@ async fn list_kind(client: &Client, root: &Namespace, kind: Kind) -> kube::Resul
     let mut parameters = ListParams { field_selector: fields(kind), ..ListParams::default().limit(PAGE) };
     let mut listed = Listed { kind, version: 0, objects: HashMap::new() };
     loop {
-        let page = api.list_metadata(&parameters).await?;
+        let page = api.list(&parameters).await?;
         listed.version = version(page.metadata.resource_version.as_deref());
         for object in &page.items {
             let version = version(object.metadata.resource_version.as_deref());

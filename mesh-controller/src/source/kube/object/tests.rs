@@ -134,6 +134,8 @@ fn status_that_others_wrote_on_a_policy_is_no_unknown_field_and_a_typo_is() {
     let typo = read_one(Kind::AuthorizationPolicy, policy(json!({ "acton": "DENY" })));
     assert!(typo.is_broken());
     assert_eq!(typo.refused.len(), 1, "it fails closed");
+    let line = typo.diagnostics[0].to_string();
+    assert_eq!(line.matches("shop/deny").count(), 1, "an object of the API has no other place: {line}");
 }
 
 #[test]
