@@ -79,6 +79,9 @@ impl<'a> Document<'a> {
 
     /// The line of the file that `field` is on, or of the part of it that is there, or of the document.
     pub(super) fn line_of(&self, field: &Field) -> u32 {
+        if self.text.is_empty() {
+            return self.first_line;
+        }
         match field.steps() {
             // Entry by entry, or a List of many would be read as many times as it has entries.
             [Step::Key(key), Step::Index(number), rest @ ..] if key == "items" => {

@@ -1,7 +1,7 @@
 //! The CNI plugin against its server, over the real socket, with real network namespaces and hooks.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,11 +12,26 @@ use mesh_node::cni::plugin;
 use serde_json::Value;
 
 use crate::agent::{Agent, previous_result, shop, workload};
-use crate::world::{FAR4, PATIENCE, Pod, World, far};
+use crate::world::{PATIENCE, Pod, World, accept};
 
-/// A captured connect succeeds at once, wherever it goes; without capture nobody answers there.
-fn is_captured(pod: &Pod) -> bool {
-    pod.connect(far(FAR4)).is_ok()
+/// A pod outside the mesh with a server, to which the pods of a test call.
+struct Server {
+    listener: TcpListener,
+    at: SocketAddr,
+}
+
+impl Server {
+    fn new(world: &mut World) -> Server {
+        let pod = world.pod();
+        Server { listener: pod.listen((Ipv4Addr::UNSPECIFIED, 80)), at: pod.at4(80) }
+    }
+
+    /// Whether what the server sees of a call is the proxy's own socket instead of the application's.
+    fn sees_proxy_of(&self, pod: &Pod) -> bool {
+        let application = pod.connect(self.at).unwrap();
+        let (_stream, peer) = accept(&self.listener);
+        peer != application.local_addr().unwrap()
+    }
 }
 
 fn message(answer: &plugin::Answer) -> String {
@@ -36,14 +51,14 @@ fn eventually(what: &str, is_so: impl Fn() -> bool) {
 #[test]
 fn add_returns_once_the_pod_is_captured_and_del_once_it_is_not() {
     let Some(mut world) = World::new() else { return };
-    let pod = world.pod();
+    let (pod, server) = (world.pod(), Server::new(&mut world));
     let agent = Agent::start(&world);
     let known = workload("u1", Enrolment::Yes);
     agent.told(shop(), vec![known.clone()]);
-    assert!(!is_captured(&pod));
+    assert!(!server.sees_proxy_of(&pod));
 
     let added = agent.plugin("ADD", "shop", "u1", &pod);
-    assert!(added.is_success && is_captured(&pod), "{added:?}");
+    assert!(added.is_success && server.sees_proxy_of(&pod), "{added:?}");
     assert_eq!(added.output, previous_result(&pod), "the result passes unchanged");
     let first = agent.captured("u1").unwrap();
     let asked = agent.rooms.certificates.statuses();
@@ -59,7 +74,7 @@ fn add_returns_once_the_pod_is_captured_and_del_once_it_is_not() {
     assert!(Arc::ptr_eq(&first, &agent.captured("u1").unwrap()));
 
     assert!(agent.plugin("DEL", "shop", "u1", &pod).is_success);
-    assert!(agent.captured("u1").is_none() && first.is_gone() && !is_captured(&pod));
+    assert!(agent.captured("u1").is_none() && first.is_gone() && !server.sees_proxy_of(&pod));
     assert_eq!(world.pods_pinned(), 0);
     assert!(agent.plugin("DEL", "shop", "u1", &pod).is_success, "a deletion may come twice");
 }
@@ -67,22 +82,22 @@ fn add_returns_once_the_pod_is_captured_and_del_once_it_is_not() {
 #[test]
 fn a_new_sandbox_of_a_pod_replaces_the_old_and_the_olds_late_deletion_is_not_its_own() {
     let Some(mut world) = World::new() else { return };
-    let (old, new) = (world.pod(), world.pod());
+    let (old, new, server) = (world.pod(), world.pod(), Server::new(&mut world));
     let agent = Agent::start(&world);
     agent.told(shop(), vec![workload("u1", Enrolment::Yes)]);
     assert!(agent.plugin("ADD", "shop", "u1", &old).is_success);
     assert!(agent.plugin("ADD", "shop", "u1", &new).is_success);
-    assert!(is_captured(&new) && !is_captured(&old));
+    assert!(server.sees_proxy_of(&new) && !server.sees_proxy_of(&old));
     assert!(agent.plugin("DEL", "shop", "u1", &old).is_success);
     assert!(agent.plugin_in("DEL", "shop", "u1", "/nowhere", &old).is_success);
-    assert!(is_captured(&new));
+    assert!(server.sees_proxy_of(&new));
     assert_eq!(agent.captured("u1").unwrap().netns(), &new.net.netns);
 }
 
 #[test]
 fn a_pod_that_the_controller_tells_of_in_time_is_captured_and_one_it_never_does_is_judged() {
     let Some(mut world) = World::new() else { return };
-    let pod = world.pod();
+    let (pod, server) = (world.pod(), Server::new(&mut world));
     let agent = Agent::start(&world);
     agent.told(shop(), Vec::new());
     thread::scope(|scope| {
@@ -90,7 +105,7 @@ fn a_pod_that_the_controller_tells_of_in_time_is_captured_and_one_it_never_does_
         thread::sleep(Duration::from_millis(150));
         assert!(!added.is_finished());
         agent.told(shop(), vec![workload("late", Enrolment::Yes)]);
-        assert!(added.join().unwrap().is_success && is_captured(&pod));
+        assert!(added.join().unwrap().is_success && server.sees_proxy_of(&pod));
     });
     assert!(agent.plugin("DEL", "shop", "late", &pod).is_success);
 
@@ -102,18 +117,18 @@ fn a_pod_that_the_controller_tells_of_in_time_is_captured_and_one_it_never_does_
         assert!(agent.plugin("ADD", exempt, "never", &pod).is_success);
         assert!(began.elapsed() < Duration::from_millis(400), "{exempt} waited");
     }
-    assert!(!is_captured(&pod));
+    assert!(!server.sees_proxy_of(&pod));
 }
 
 #[test]
 fn a_pod_that_is_known_and_not_enrolled_starts_at_once() {
     let Some(mut world) = World::new() else { return };
-    let pod = world.pod();
+    let (pod, server) = (world.pod(), Server::new(&mut world));
     let agent = Agent::start(&world);
     agent.told(shop(), vec![workload("u1", Enrolment::No)]);
     let began = Instant::now();
     assert!(agent.plugin("ADD", "shop", "u1", &pod).is_success);
-    assert!(began.elapsed() < Duration::from_millis(400) && !is_captured(&pod));
+    assert!(began.elapsed() < Duration::from_millis(400) && !server.sees_proxy_of(&pod));
 }
 
 #[test]
@@ -137,7 +152,7 @@ fn the_chain_is_kept_while_the_mesh_is_there_and_taken_off_when_it_leaves() {
     const LIST: &str =
         r#"{"name": "k8s", "cniVersion": "0.4.0", "plugins": [ {"type": "ptp", "mtu": 1.0} ]}"#;
     let Some(mut world) = World::new() else { return };
-    let pod = world.pod();
+    let (pod, server) = (world.pod(), Server::new(&mut world));
     let agent = Agent::start(&world);
     let list = agent.path("net.d/10-k8s.conflist");
     fs::write(&list, LIST).unwrap();
@@ -156,7 +171,7 @@ fn the_chain_is_kept_while_the_mesh_is_there_and_taken_off_when_it_leaves() {
     agent.told(leaving, vec![workload("u1", Enrolment::No)]);
     eventually("the plugin is not chained", || !is_chained());
     assert_eq!(fs::read_to_string(&list).unwrap(), LIST);
-    eventually("nothing is captured", || !is_captured(&pod));
+    eventually("nothing is captured", || !server.sees_proxy_of(&pod));
     assert!(agent.plugin("ADD", "shop", "new", &pod).is_success, "nobody waits for a mesh that leaves");
     eventually("the rest is removed", || {
         ["bin/tulle-cni", "state/enrolment.json", "run/cni.sock"]
