@@ -14,6 +14,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use mesh_api::diagnostic::Severity;
+use mesh_api::object::ENROLMENT_LABEL;
 use mesh_model::name::WorkloadUid;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,7 +24,6 @@ use crate::{
     cluster::{Cluster, objects},
     exit::Failure,
     install::MANAGER,
-    leave::MESH_LABEL,
     print::{Answer, Grid, verdict},
     progress::Progress,
 };
@@ -95,7 +95,7 @@ async fn change(globals: &Globals, args: &EnrollArgs, into: bool) -> Result<Exit
     if !args.dry_run {
         write(&cluster, target, label).await?;
         progress.done(&match label.text() {
-            Some(text) => format!("{target} is labelled {MESH_LABEL}={text}"),
+            Some(text) => format!("{target} is labelled {ENROLMENT_LABEL}={text}"),
             None => format!("{target} is no longer labelled"),
         });
     }
@@ -133,8 +133,8 @@ fn relabelled(facts: &[Value], target: &Target, label: Label) -> Vec<Value> {
         let labels = metadata.entry("labels").or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
             match label.text() {
-                Some(text) => drop(labels.insert(MESH_LABEL.to_owned(), text.into())),
-                None => drop(labels.remove(MESH_LABEL)),
+                Some(text) => drop(labels.insert(ENROLMENT_LABEL.to_owned(), text.into())),
+                None => drop(labels.remove(ENROLMENT_LABEL)),
             }
         }
     }
@@ -142,7 +142,7 @@ fn relabelled(facts: &[Value], target: &Target, label: Label) -> Vec<Value> {
 }
 
 async fn write(cluster: &Cluster, target: &Target, label: Label) -> Result<(), Failure> {
-    let patch = Patch::Merge(json!({ "metadata": { "labels": { MESH_LABEL: label.text() } } }));
+    let patch = Patch::Merge(json!({ "metadata": { "labels": { ENROLMENT_LABEL: label.text() } } }));
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let client = cluster.client.clone();
     let written = match target.kind {

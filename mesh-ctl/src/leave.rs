@@ -8,6 +8,7 @@ use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
 };
+use mesh_api::object::ENROLMENT_LABEL;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -19,8 +20,6 @@ const STATE: &str = "tulle-state";
 const LEAVING: &str = "tulle.dev/leaving";
 /// The controller: no node captures anything any more.
 const LEFT: &str = "tulle.dev/left";
-/// The enrolment label.
-pub const MESH_LABEL: &str = "tulle.dev/mesh";
 /// How often the answer is looked for.
 const EVERY: Duration = Duration::from_millis(500);
 
@@ -76,11 +75,11 @@ fn said(state: &ConfigMap, what: &str) -> bool {
 pub async fn remove_labels(cluster: &Cluster, progress: &mut Progress) -> Result<(), Failure> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     let labelled = namespaces
-        .list(&ListParams::default().labels(MESH_LABEL))
+        .list(&ListParams::default().labels(ENROLMENT_LABEL))
         .await
         .map_err(|error| Failure::from_kube("cannot list enrolled namespaces", &error))?;
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let remove = json!({ "metadata": { "labels": { MESH_LABEL: null } } });
+    let remove = json!({ "metadata": { "labels": { ENROLMENT_LABEL: null } } });
     for name in labelled.items.into_iter().filter_map(|namespace| namespace.metadata.name) {
         match namespaces.patch(&name, &parameters, &Patch::Merge(&remove)).await {
             Ok(_) => progress.done(&format!("namespace {name} is no longer labelled")),

@@ -1,4 +1,4 @@
-//! Answers as API servers give them. The questions themselves are asked on a cluster.
+//! Answers in the shape in which API servers give them. The questions themselves are asked on a cluster.
 
 use serde_json::json;
 
@@ -8,8 +8,8 @@ fn status(value: serde_json::Value) -> TokenReviewStatus {
     serde_json::from_value(value).unwrap()
 }
 
-/// Of Kubernetes 1.34, for a pod of the DaemonSet.
-fn recorded() -> serde_json::Value {
+/// Written by hand after the API of Kubernetes 1.34, for a pod of the DaemonSet.
+fn answered() -> serde_json::Value {
     json!({
         "authenticated": true,
         "audiences": ["tulle"],
@@ -46,7 +46,7 @@ fn client_to_nowhere() -> Client {
 #[tokio::test]
 async fn a_node_is_whom_the_token_was_given_to() {
     let reviewer = reviewer(&["tl-node-1"]);
-    let user = user_of(status(recorded())).unwrap();
+    let user = user_of(status(answered())).unwrap();
     assert_eq!(reviewer.node_of(&user), Ok(NodeName::new("tl-node-1")));
 
     let mut older = user.clone();
@@ -69,7 +69,7 @@ async fn a_node_is_whom_the_token_was_given_to() {
 fn a_token_that_is_bad_or_for_others_is_nobody_s() {
     let unauthenticated = json!({ "user": {}, "error": "[invalid bearer token, token lookup failed]" });
     assert_eq!(user_of(status(unauthenticated)), Err(Refused::Unknown));
-    let mut of_another = recorded();
+    let mut of_another = answered();
     of_another["audiences"] = json!(["https://kubernetes.default.svc.cluster.local"]);
     assert_eq!(user_of(status(of_another.clone())), Err(Refused::Audience));
     of_another.as_object_mut().unwrap().remove("audiences");
@@ -118,7 +118,7 @@ async fn answers_are_kept_for_a_minute_and_not_without_bound() {
 
 #[test]
 fn a_person_is_asked_about_with_all_that_is_known() {
-    let user = user_of(status(recorded())).unwrap();
+    let user = user_of(status(answered())).unwrap();
     let review = serde_json::to_value(access_review(&user, &Namespace::new("tulle-system"))).unwrap();
     let spec = &review["spec"];
     assert_eq!(

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::placement::Placement;
 
-/// `kubectl get pod -o json`, Kubernetes 1.34, shortened where it repeats itself.
+/// In the shape of `kubectl get pod -o json` of Kubernetes 1.34, written by hand.
 const POD: &str = include_str!("pod.json");
 /// A static pod's mirror in the API.
 const MIRROR: &str = include_str!("mirror-pod.json");
