@@ -99,23 +99,36 @@ impl Pins {
     }
 }
 
-/// Detaches every link under `folder` and removes all pins there; says how many links.
+/// Detaches every link under `folder` and removes all pins there; says how many links. What an agent that still runs removes meanwhile is
+/// removed as well.
 pub fn remove_all(folder: &Path) -> io::Result<usize> {
     let mut links = 0;
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
             links += remove_all(&path)?;
-            continue;
-        }
-        if is_link(&path) && remove_link(&path)? {
-            links += 1;
-        } else if path.exists() {
-            fs::remove_file(&path)?;
+        } else if is_link(&path) {
+            links += usize::from(remove_link(&path)?);
+        } else {
+            remove_file(&path)?;
         }
     }
-    fs::remove_dir(folder)?;
-    Ok(links)
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(links),
+    }
+}
+
+/// Removes a pin; one that is not there is removed.
+fn remove_file(pin: &Path) -> io::Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Links are in `links` and `pods`; everything else is a map.
@@ -137,7 +150,7 @@ pub fn remove_link(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => tracing::warn!(path = %path.display(), %error, "not a link; the pin is removed"),
     }
-    fs::remove_file(path)?;
+    remove_file(path)?;
     Ok(true)
 }
 

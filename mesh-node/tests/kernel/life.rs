@@ -199,6 +199,27 @@ fn break_glass_gives_plaintext_back_while_the_agent_runs() {
 }
 
 #[test]
+fn two_that_detach_at_once_and_an_agent_that_lets_go_do_not_stop_each_other() {
+    let Some(mut world) = World::new() else { return };
+    let hooks = world.hooks();
+    let pods: Vec<_> = (0..8).map(|_| world.pod()).collect();
+    let captured: Vec<_> = pods.iter().map(|pod| pod.enroll(&hooks)).collect();
+    let config = &world.config;
+    let all_begin = std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        let detach = || {
+            all_begin.wait();
+            mesh_node::bpf::detach_all(&config.bpffs, Some(&config.instance)).unwrap()
+        };
+        let (first, second) = (scope.spawn(detach), scope.spawn(detach));
+        all_begin.wait();
+        captured.iter().for_each(|(captured, _)| hooks.unenroll(captured).unwrap());
+        let _ = (first.join().unwrap(), second.join().unwrap());
+    });
+    assert!(!config.bpffs.join("tulle").join(&config.instance).exists(), "pins are left");
+}
+
+#[test]
 fn damaged_pins_are_replaced_and_another_size_makes_new_maps() {
     let Some(mut world) = World::new() else { return };
     let pod = world.pod();
