@@ -81,6 +81,9 @@ fn controller_manager() -> Vec<(&'static str, String)> {
         ("cluster-cidr", PODS.into()),
         // Which pods' addresses a node has is fixed in its CNI configuration.
         ("allocate-node-cidrs", "false".into()),
+        // With the 50 s that it is otherwise, nodes are called NotReady when an API server that was away for a minute is back, until
+        // they have answered, and every Service is empty for that time. Tests that take it away ask what the mesh does.
+        ("node-monitor-grace-period", "3m".into()),
     ];
     let files = [
         ("root-ca-file", "ca.crt"),
