@@ -28,8 +28,8 @@ struct Family {
     about: &'static str,
     /// Runs those whose name contains one of the filters; all without a filter.
     run: fn(&Repo, filters: &[&str]) -> Result<Tally>,
-    /// None: it always belongs to everything. Else why it runs only when it is named.
-    on_demand: Option<&'static str>,
+    /// Why it cannot run here, if it cannot: without being asked for by name it is then left out, for all to see.
+    obstacle: fn() -> Option<String>,
 }
 
 const FAMILIES: &[Family] = &[
@@ -37,25 +37,25 @@ const FAMILIES: &[Family] = &[
         name: "tidy",
         about: "rules of the house about our own files",
         run: |repo, _| tidy::run(repo),
-        on_demand: None,
+        obstacle: none,
     },
     Family {
         name: "unit",
         about: "tests of every crate, and of the hooks against this kernel (root)",
         run: unit,
-        on_demand: None,
+        obstacle: none,
     },
     Family {
         name: "world",
         about: "real eBPF and real binaries in network namespaces (root)",
         run: world,
-        on_demand: None,
+        obstacle: none,
     },
     Family {
         name: "cluster",
         about: "the chart and the images on a real two-node Kubernetes (root)",
         run: cluster,
-        on_demand: Some("the cluster's tests are young: run them with `cargo xtask test --only cluster`"),
+        obstacle: obstacle_of_cluster,
     },
 ];
 
@@ -67,6 +67,9 @@ const CLUSTER: &str = "cluster";
 
 /// A person may say `MESH_WORLD=skip` where worlds cannot run.
 const WORLD_VARIABLE: &str = "MESH_WORLD";
+
+/// A person may say `MESH_CLUSTER=skip` to save the ten minutes that the first build of a Kubernetes takes.
+const CLUSTER_VARIABLE: &str = "MESH_CLUSTER";
 
 /// The verb `test`.
 pub fn run(repo: &Repo, options: &Options) -> Result<ExitCode> {
@@ -84,9 +87,9 @@ pub fn run(repo: &Repo, options: &Options) -> Result<ExitCode> {
     Ok(conclude(&tallies))
 }
 
-/// Every family, for CI.
+/// Every family, for CI: none is left out.
 pub fn all(repo: &Repo) -> Vec<Tally> {
-    run_families(repo, &Choice::of(&[]))
+    run_families(repo, &Choice { required: true, ..Choice::of(&[]) })
 }
 
 /// Prints the summary and turns it into an exit code.
@@ -116,8 +119,8 @@ fn run_families(repo: &Repo, choice: &Choice) -> Vec<Tally> {
 struct Choice<'a> {
     families: Vec<&'static str>,
     filters: Vec<&'a str>,
-    /// Somebody named the families.
-    explicit: bool,
+    /// A family that cannot run has failed: somebody named it, or wants all.
+    required: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -125,20 +128,20 @@ impl<'a> Choice<'a> {
         let named = |word: &str| FAMILIES.iter().map(|family| family.name).find(|name| *name == word);
         let families: Vec<_> = only.iter().filter_map(|word| named(word)).collect();
         let filters: Vec<_> = only.iter().map(String::as_str).filter(|word| named(word).is_none()).collect();
-        let explicit = !families.is_empty();
+        let required = !families.is_empty();
         let families = match (families.is_empty(), filters.is_empty()) {
             (false, _) => families,
             (true, true) => FAMILIES.iter().map(|family| family.name).collect(),
             (true, false) => vec!["world"],
         };
-        Self { families, filters, explicit }
+        Self { families, filters, required }
     }
 
-    /// A family that runs only when it is named, and was not: that is told.
+    /// What becomes of a family that cannot run here.
     fn left_out(&self, family: &Family) -> Option<Tally> {
-        let why = family.on_demand.filter(|_| !self.explicit)?;
+        let why = (family.obstacle)()?;
         eprintln!("!! {} DOES NOT RUN: {why}", family.name);
-        Some(Tally::skipped(family.name, why))
+        Some(if self.required { Tally::broken(family.name, why) } else { Tally::skipped(family.name, why) })
     }
 }
 
@@ -183,6 +186,19 @@ fn world(repo: &Repo, filters: &[&str]) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// A family that looks for itself.
+fn none() -> Option<String> {
+    None
+}
+
+fn obstacle_of_cluster() -> Option<String> {
+    if std::env::var(CLUSTER_VARIABLE).is_ok_and(|value| value == "skip") {
+        return Some(format!("{CLUSTER_VARIABLE}=skip was set by a person"));
+    }
+    (!apt::is_root())
+        .then(|| "a Kubernetes on this machine needs root (namespaces, mounts, cgroups)".to_owned())
 }
 
 /// Brings the cluster up (and down again, if it was not up before), loads the images, and runs the tests one after the other: they share
@@ -280,6 +296,21 @@ mod tests {
     #[test]
     fn without_only_everything_runs() {
         assert_eq!(choice(&[]), (vec!["tidy", "unit", "world", "cluster"], vec![]));
+    }
+
+    #[test]
+    fn a_family_that_cannot_run_is_skipped_unless_it_is_required() {
+        let family = Family {
+            name: "cluster",
+            about: "",
+            run: |_, _| Ok(Tally::of("cluster", true)),
+            obstacle: || Some("no root".to_owned()),
+        };
+        let outcome = |choice: Choice| choice.left_out(&family).unwrap();
+        assert_eq!(outcome(Choice::of(&[])), Tally::skipped("cluster", "no root"));
+        assert_eq!(outcome(Choice::of(&["cluster".to_owned()])), Tally::broken("cluster", "no root"));
+        let family = Family { obstacle: none, ..family };
+        assert_eq!(Choice::of(&[]).left_out(&family), None);
     }
 
     #[test]
