@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::repo::Repo;
 use crate::report::{self, Tally};
-use crate::{apt, ebpf, libtest, product, setup, step, tidy};
+use crate::{apt, conformance, ebpf, libtest, product, setup, step, tidy};
 
 /// Which tests.
 #[derive(clap::Args, Default)]
@@ -202,17 +202,20 @@ fn obstacle_of_cluster() -> Option<String> {
 }
 
 /// Brings the cluster up (and down again, if it was not up before), loads the images, and runs the tests one after the other: they share
-/// the mesh and take parts of it away.
+/// the mesh and take parts of it away. The conformance suite comes last, against the mesh that they leave.
 fn cluster(repo: &Repo, filters: &[&str]) -> Result<Tally> {
     let was_up = crate::cluster::runs();
     product::build(repo)?;
     crate::cluster::run(repo, &crate::cluster::Verb::Up)?;
     crate::cluster::run(repo, &crate::cluster::Verb::load())?;
     let mut command = cargo_test(repo, &["--test", CLUSTER], filters);
-    let tally = libtest::run(
-        "cluster",
-        command.arg("--test-threads=1").env(product::BINARIES_VARIABLE, repo.binaries()),
-    );
+    command.arg("--test-threads=1").env(product::BINARIES_VARIABLE, repo.binaries());
+    let mut tally = libtest::run("cluster", &mut command);
+    if let (Ok(tally), true) = (&mut tally, filters.is_empty()) {
+        tally.add(
+            conformance::tally(repo).unwrap_or_else(|error| Tally::broken(CLUSTER, format!("{error:#}"))),
+        );
+    }
     if !was_up {
         crate::cluster::remove()?;
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use crate::report::Tally;
+
 /// How one test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -45,6 +47,25 @@ impl Outcomes {
     /// How this test ended; None: it never did.
     pub fn of(&self, name: &str) -> Option<Outcome> {
         self.0.get(name).copied()
+    }
+
+    /// As a family of tests: what is required and did not pass has failed, whatever became of it; what was skipped is one line.
+    pub fn tally(&self, required: &[&str]) -> Tally {
+        let mut tally = Tally::new("conformance");
+        let mut skipped = Vec::new();
+        for (name, outcome) in &self.0 {
+            match outcome {
+                Outcome::Passed => tally.passed += 1,
+                Outcome::Skipped if !required.contains(&name.as_str()) => skipped.push(name.as_str()),
+                Outcome::Failed | Outcome::Skipped => tally.failed.push(name.clone()),
+            }
+        }
+        let lost = required.iter().filter(|name| self.of(name).is_none());
+        tally.failed.extend(lost.map(|name| format!("{name}: it has no end")));
+        if !skipped.is_empty() {
+            tally.skipped.push(format!("not built: {}", skipped.join(", ")));
+        }
+        tally
     }
 
     /// Every test, the worst first; its last line stands alone so that a machine can find it.
@@ -106,5 +127,13 @@ FAIL
         assert_eq!(lines.first(), Some(&"  no end  MeshTrafficSplit  (required)"));
         assert!(lines.contains(&"      ok  MeshBasic  (required)"), "{table}");
         assert_eq!(lines.last(), Some(&"1 passed, 2 failed, 1 skipped"));
+    }
+
+    #[test]
+    fn a_tally_counts_what_is_required_and_lost_as_failed() {
+        let tally = Outcomes::parse(OUTPUT).tally(&["MeshBasic", "MeshTrafficSplit"]);
+        assert_eq!(tally.passed, 1);
+        assert_eq!(tally.failed, ["MeshGRPCRouteWeight", "MeshTrafficSplit: it has no end"]);
+        assert_eq!(tally.skipped, ["not built: MeshHTTPRouteRewritePath"]);
     }
 }
