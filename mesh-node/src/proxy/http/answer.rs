@@ -162,6 +162,15 @@ impl Answer {
         bad
     }
 
+    /// More headers than the limit allows.
+    pub fn head_too_large() -> Self {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let details = "http1.headers_too_large";
+        let mut large = answer(status, "", ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, details);
+        large.close = true;
+        large
+    }
+
     /// The snapshot does not know the workload any more.
     pub fn unknown_workload() -> Self {
         answer(StatusCode::SERVICE_UNAVAILABLE, "", ResponseFlags::NO_CLUSTER, "workload_not_found")

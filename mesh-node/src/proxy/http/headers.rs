@@ -54,9 +54,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads and normalises; a request that could be read in two ways is refused (RFC 9112 §3.2, §6.1).
-    pub fn read(parts: &http::request::Parts, how: PathNormalization) -> Result<Self, Answer> {
+    /// Reads and normalises; a request that could be read in two ways is refused (RFC 9112 §3.2, §6.1), and one whose target and headers
+    /// are larger than `most` bytes.
+    pub fn read(parts: &http::request::Parts, how: PathNormalization, most: usize) -> Result<Self, Answer> {
         let headers = &parts.headers;
+        if size_of_head(parts) > most {
+            return Err(Answer::head_too_large());
+        }
         if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
             return Err(Answer::bad_request("http1.content_length_and_chunked_not_allowed"));
         }
@@ -97,6 +101,14 @@ impl Target {
     }
 }
 
+/// Bytes of the target and of every header line. The parser bounds what it buffers, which may be more than one head.
+fn size_of_head(parts: &http::request::Parts) -> usize {
+    const SEPARATORS: usize = ": \r\n".len();
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let lines = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + SEPARATORS);
+    target + lines.sum::<usize>()
+}
+
 /// Whether this is a host with or without a port, or nothing at all (RFC 9112 §3.2). A user before an `@` is read as host by some.
 fn is_host(text: &str) -> bool {
     text.is_empty() || (!text.contains('@') && text.parse::<Authority>().is_ok())
@@ -131,6 +143,7 @@ pub fn take_off_hop(headers: &mut HeaderMap) -> bool {
             HeaderName::try_from(token).ok()
         })
         .collect();
+    let trailers = headers.get_all(TE).iter().any(takes_trailers);
     upgrade &= headers.contains_key(UPGRADE) && !headers.get_all(UPGRADE).iter().any(hides_requests);
     for name in named {
         // A message cannot name its own framing or its host as something to be dropped.
@@ -139,8 +152,13 @@ pub fn take_off_hop(headers: &mut HeaderMap) -> bool {
             headers.remove(name);
         }
     }
-    for name in [&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &header::TRAILER] {
+    for name in [&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING] {
         headers.remove(name);
+    }
+    // We pass trailers on, so whoever is behind us may be told that they are welcome.
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -148,6 +166,13 @@ pub fn take_off_hop(headers: &mut HeaderMap) -> bool {
         headers.remove(UPGRADE);
     }
     upgrade
+}
+
+/// Whether this value of TE (RFC 9110 §10.1.4) says that trailers are welcome.
+fn takes_trailers(te: &HeaderValue) -> bool {
+    let named =
+        |codings: &str| codings.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    te.to_str().is_ok_and(named)
 }
 
 /// Whether requests would go on after the upgrade in a form that nobody here reads: no policy would see them. Such an offer may be

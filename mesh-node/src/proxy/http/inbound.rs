@@ -59,7 +59,8 @@ pub async fn handle(connection: &Connection, mut request: Request<Incoming>) -> 
     let snapshot = worker.rooms.state.snapshot();
     report.sides.push(inbound.record(&snapshot, RequestProtocol::Http));
 
-    let target = match Target::read(&parts, snapshot.mesh().path_normalization) {
+    let most = worker.limits().header_bytes;
+    let target = match Target::read(&parts, snapshot.mesh().path_normalization, most) {
         Ok(target) => target,
         Err(answer) => return answered(report, &answer),
     };

@@ -4,6 +4,8 @@ use http::{Method, Request};
 
 use super::*;
 
+const MOST: usize = 1024;
+
 fn parts(uri: &str, headers: &[(&str, &str)]) -> http::request::Parts {
     let mut request = Request::builder().method(Method::GET).uri(uri);
     for (name, value) in headers {
@@ -14,8 +16,9 @@ fn parts(uri: &str, headers: &[(&str, &str)]) -> http::request::Parts {
 
 #[test]
 fn what_is_matched_is_what_is_forwarded() {
-    let read =
-        |uri: &str, headers: &[(&str, &str)]| Target::read(&parts(uri, headers), PathNormalization::Base);
+    let read = |uri: &str, headers: &[(&str, &str)]| {
+        Target::read(&parts(uri, headers), PathNormalization::Base, MOST)
+    };
     let target = read("/a/../admin?x=/../y", &[("host", "Shop:80")]).unwrap();
     assert_eq!(target.uri, "/admin?x=/../y");
     assert_eq!(&*target.authority, "shop:80");
@@ -33,17 +36,47 @@ fn a_request_with_two_meanings_is_refused() {
         vec![],
     ];
     for headers in bad {
-        let refused = Target::read(&parts("/", &headers), PathNormalization::Base).unwrap_err();
+        let refused = Target::read(&parts("/", &headers), PathNormalization::Base, MOST).unwrap_err();
         assert_eq!(refused.status, 400);
         assert!(refused.close);
     }
 }
 
 #[test]
+fn a_head_over_the_limit_is_refused_wherever_its_bytes_are() {
+    let read = |uri: &str, value: &str| {
+        Target::read(&parts(uri, &[("host", "a"), ("x", value)]), PathNormalization::Base, MOST)
+    };
+    let long = "x".repeat(MOST);
+    assert!(read("/", &long[..MOST - 20]).is_ok());
+    for refused in [read("/", &long), read(&format!("/{long}"), "")] {
+        assert_eq!(refused.unwrap_err().status, 431);
+    }
+}
+
+#[test]
+fn that_trailers_are_welcome_is_said_again_at_the_next_hop() {
+    let mut headers =
+        parts("/", &[("te", "gzip, Trailers"), ("trailer", "x-sum"), ("connection", "te")]).headers;
+    assert!(!take_off_hop(&mut headers));
+    assert_eq!(
+        (&headers[TE], &headers[CONNECTION], &headers["trailer"]),
+        (
+            &HeaderValue::from_static("trailers"),
+            &HeaderValue::from_static("te"),
+            &HeaderValue::from_static("x-sum")
+        )
+    );
+    let mut headers = parts("/", &[("te", "gzip")]).headers;
+    take_off_hop(&mut headers);
+    assert!(!headers.contains_key(TE) && !headers.contains_key(CONNECTION));
+}
+
+#[test]
 fn the_host_that_was_judged_is_the_host_that_is_forwarded() {
     for (uri, expected) in [("http://Open/x", "open"), ("/x", "Secret")] {
         let mut parts = parts(uri, &[("host", "Secret")]);
-        let target = Target::read(&parts, PathNormalization::Base).unwrap();
+        let target = Target::read(&parts, PathNormalization::Base, MOST).unwrap();
         prepare_request(&mut parts.headers, &target);
         assert_eq!(parts.headers[HOST], expected, "{uri}");
         assert!(target.authority.eq_ignore_ascii_case(expected));
@@ -52,7 +85,7 @@ fn the_host_that_was_judged_is_the_host_that_is_forwarded() {
 
 #[test]
 fn a_host_that_is_none_is_refused() {
-    let read = |host| Target::read(&parts("/", &[("host", host)]), PathNormalization::Base);
+    let read = |host| Target::read(&parts("/", &[("host", host)]), PathNormalization::Base, MOST);
     for bad in ["a b", "a/b", "open@secret", "a?b", "a#b", "[::1", "a,b c"] {
         assert_eq!(read(bad).err().map(|answer| answer.status.as_u16()), Some(400), "{bad}");
     }
@@ -78,7 +111,7 @@ fn hop_headers_are_taken_off_and_an_upgrade_is_kept() {
             ("connection", "close, x-secret, host"),
             ("x-secret", "1"),
             ("keep-alive", "5"),
-            ("te", "trailers"),
+            ("te", "deflate"),
             ("host", "a"),
         ],
     )
