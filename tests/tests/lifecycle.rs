@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use mesh_tests::{World, eventually};
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: default, namespace: shop }
+spec: { mtls: { mode: STRICT } }
+";
 
 const DENY_A: &str = "
 apiVersion: security.istio.io/v1
@@ -101,6 +109,42 @@ fn a_gone_pod_is_forgotten_and_its_link_disappears() {
         assert_eq!(report.failed, 0, "{report:?}");
         assert!(report.values.contains_key("goes") && report.values.contains_key("stays"), "{report:?}");
         assert_eq!(a.get("http://b.shop/")?.text("/pod"), stays.name());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pod_that_is_deleted_and_runs_on_stays_closed() {
+    World::new("orphan").run(|world| {
+        let outsider = world.pod("outsider").node(1).opt_out().spawn()?;
+        let orphan = world.pod("orphan").node(2).spawn()?;
+        let other = world.pod("other").node(2).opt_out().spawn()?;
+        world.apply(STRICT)?;
+        world.settle()?;
+        let is_closed = || -> Result<()> {
+            for (from, to) in [(&outsider, &orphan), (&other, &orphan), (&orphan, &other)] {
+                let talk = from.talk(&to.at(9000), &["send:x", "read:1"])?;
+                assert!(talk.received.is_empty(), "{} reached {}: {talk:?}", from.name(), to.name());
+            }
+            Ok(())
+        };
+        let open = outsider.talk(&other.at(9000), &["send:x", "read:1"])?.done()?;
+        assert_eq!(open.received, "x", "what is not in the mesh answers");
+        orphan.remove_object()?;
+        world.settle()?;
+        for _ in 0..10 {
+            is_closed()?;
+        }
+        // The next life of the agent knows nothing of it but what is pinned.
+        world.kill_agent(2);
+        world.start_agent(2)?;
+        world.await_agent(2)?;
+        world.settle()?;
+        is_closed()?;
+        orphan.remove_sandbox();
+        eventually("the link of the orphan disappears", Duration::from_secs(10), || {
+            orphan.has_link().is_ok_and(|there| !there).then_some(())
+        })?;
         Ok(())
     });
 }

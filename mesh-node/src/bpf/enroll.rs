@@ -143,6 +143,12 @@ impl Hooks {
         .collect()
     }
 
+    /// Whether the namespace of a pod that a previous life enrolled is still there. If it cannot be told, it is.
+    pub fn is_netns_there(&self, cookie: u64) -> bool {
+        let link = raw::open_pin(&self.pins.pod(cookie)).and_then(|link| raw::link_shape(link.as_fd()));
+        !matches!(link, Ok(link) if link.kind == LINK_NETNS && link.target == 0)
+    }
+
     /// Kernel's sums over the closed connections of a pod that left or entered it.
     pub fn traffic(&self, pod: &CapturedPod) -> PodTraffic {
         let each = self.maps.traffic.get_per_cpu(pod.slot).unwrap_or_default();
@@ -158,8 +164,7 @@ impl Hooks {
     /// Forgets pods of a previous life whose netns is gone: the kernel has cut their hook off already.
     pub(super) fn collect_gone(&self) {
         for cookie in self.pins.pod_cookies() {
-            let link = raw::open_pin(&self.pins.pod(cookie)).and_then(|link| raw::link_shape(link.as_fd()));
-            if link.is_ok_and(|link| link.kind == LINK_NETNS && link.target == 0)
+            if !self.is_netns_there(cookie)
                 && let Err(error) = self.end(cookie, None)
             {
                 tracing::warn!(cookie, %error, "the pins of a pod that is gone cannot be removed");

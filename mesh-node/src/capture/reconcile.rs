@@ -1,5 +1,7 @@
 //! The loop: wanted against actual.
 
+mod letting_go;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -18,6 +20,7 @@ use super::{
     enrol::{self, EnrolError, Enrolled, Home, Wanted},
     locate::{Locator, Sighting},
     older,
+    orphan::Orphans,
 };
 use crate::{
     app::Rooms,
@@ -53,6 +56,7 @@ struct Reconciler {
     workers: Workers,
     captured: HashMap<WorkloadUid, Captured>,
     draining: Vec<Draining>,
+    orphans: Orphans,
     failed: HashMap<WorkloadUid, Failed>,
     locator: Locator,
     reported: Option<(u64, Vec<WorkloadStatus>)>,
@@ -71,6 +75,7 @@ pub async fn run(rooms: Rooms, workers: Workers) {
         workers,
         captured: HashMap::new(),
         draining: Vec::new(),
+        orphans: Orphans::default(),
         failed: HashMap::new(),
         locator: Locator::new(),
         reported: None,
@@ -115,6 +120,7 @@ impl Reconciler {
         if complete {
             self.rooms.announced.forget_unknown(|uid| snapshot.workload(uid).is_some());
             self.release_unwanted(&wanted).await;
+            self.release_orphans(&snapshot, &wanted);
             self.forget_unwanted(&wanted, &snapshot);
         }
         self.end_drained();
@@ -127,31 +133,6 @@ impl Reconciler {
         self.report(&snapshot, complete);
         self.sweep();
         if awaiting || !self.draining.is_empty() { LOOK_SOON } else { LOOK }
-    }
-
-    /// Pods that the CNI plugin said are deleted: over at once.
-    fn end_departed(&mut self) {
-        for departure in self.rooms.announced.take_departures() {
-            let is_it = |captured: &Captured| {
-                captured.wanted.uid == departure.uid && captured.pod.netns().cookie() == departure.netns
-            };
-            let over: Vec<_> =
-                self.captured.extract_if(|_, captured| is_it(captured)).map(|(_, over)| over).collect();
-            if !over.is_empty() {
-                self.publish();
-            }
-            let drained =
-                self.draining.extract_if(.., |each| is_it(&each.captured)).map(|each| each.captured);
-            let over: Vec<_> = over.into_iter().chain(drained).collect();
-            for captured in over {
-                tracing::info!(pod = %departure.uid, "the pod is deleted");
-                if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
-                    tracing::warn!(pod = %departure.uid, %error, "the hooks of a deleted pod remain");
-                }
-                self.end(captured, &Cut::PodGone);
-            }
-            departure.done();
-        }
     }
 
     /// Tells the CNI server what became of the pods that it announced.
@@ -176,105 +157,7 @@ impl Reconciler {
         });
         let all = self.captured.values().chain(self.draining.iter().map(|draining| &draining.captured));
         let doubtful = all.filter(|captured| captured.is_doubtful()).map(|captured| &captured.wanted.uid);
-        new.map(|(uid, _)| uid).chain(doubtful).cloned().collect()
-    }
-
-    /// Pods whose namespace is gone, or that the mesh no longer knows: over at once.
-    fn end_gone(&mut self, snapshot: &Snapshot, complete: bool, sighting: &Sighting) {
-        let gone = |captured: &mut Captured| {
-            let known = !complete || snapshot.workload(&captured.wanted.uid).is_some();
-            !known || !captured.is_still_there(sighting)
-        };
-        let over: Vec<_> =
-            self.captured.extract_if(|_, captured| gone(captured)).map(|(_, over)| over).collect();
-        if !over.is_empty() {
-            self.publish();
-        }
-        let drained: Vec<_> = self.draining.extract_if(.., |each| gone(&mut each.captured)).collect();
-        for captured in over {
-            tracing::info!(pod = %captured.wanted.uid, "the pod is gone");
-            if let Err(error) = self.rooms.hooks.unenroll(&captured.pod.captured) {
-                tracing::warn!(pod = %captured.wanted.uid, %error, "the hooks of a pod that is gone remain");
-            }
-            self.end(captured, &Cut::PodGone);
-        }
-        for Draining { captured, .. } in drained {
-            self.end(captured, &Cut::PodGone);
-        }
-    }
-
-    /// Closes the listeners and every connection.
-    fn end(&self, captured: Captured, reason: &Cut) {
-        captured.pod.mark_gone();
-        captured.stop.cancel();
-        self.workers.cut_pod(&captured.pod, reason);
-    }
-
-    /// Pods that shall no longer be captured: the kernel first, then what is open may end by itself.
-    async fn release_unwanted(&mut self, wanted: &BTreeMap<WorkloadUid, Wanted>) {
-        let unwanted: Vec<_> =
-            self.captured.extract_if(|uid, _| !wanted.contains_key(uid)).map(|(_, it)| it).collect();
-        if unwanted.is_empty() {
-            return;
-        }
-        self.publish();
-        for captured in unwanted {
-            let hooks = self.rooms.hooks.clone();
-            let place = captured.pod.captured.clone();
-            let released = tokio::task::spawn_blocking(move || hooks.unenroll(&place)).await;
-            match released {
-                Ok(Ok(())) => tracing::info!(pod = %captured.wanted.uid, "let go"),
-                Ok(Err(error)) => tracing::warn!(pod = %captured.wanted.uid, %error, "not let go in full"),
-                Err(error) => tracing::error!(pod = %captured.wanted.uid, %error, "letting go broke"),
-            }
-            captured.pod.mark_draining();
-            self.workers.drain_pod(&captured.pod);
-            let now = Instant::now();
-            let until = now + self.rooms.config.limits.drain;
-            self.draining.push(Draining { captured, from: now + LOOK, until });
-        }
-    }
-
-    fn end_drained(&mut self) {
-        let now = Instant::now();
-        let (over, rest) = std::mem::take(&mut self.draining).into_iter().partition(|each: &Draining| {
-            each.until <= now || (each.from <= now && self.is_quiet(&each.captured))
-        });
-        self.draining = rest;
-        let over: Vec<Draining> = over;
-        for Draining { captured, .. } in over {
-            self.end(captured, &Cut::Drained);
-        }
-    }
-
-    /// Whether every place in the budget is free.
-    fn is_quiet(&self, captured: &Captured) -> bool {
-        let limit = self.rooms.config.limits.connections_per_workload;
-        [true, false].into_iter().all(|outbound| captured.pod.budget(outbound).available_permits() >= limit)
-    }
-
-    /// What a previous life captured and nobody wants any more.
-    ///
-    /// A pod that just started may be wanted without an address that the controller knows: while there is such a one, what is nobody
-    /// else's may be its.
-    fn forget_unwanted(&self, wanted: &BTreeMap<WorkloadUid, Wanted>, snapshot: &Snapshot) {
-        let is_any_unaddressed = wanted.values().any(|wanted| wanted.ips().is_empty());
-        for adopted in self.rooms.hooks.adopted() {
-            let is_nobodys = !adopted.ips.iter().any(|ip| snapshot.workload_at(*ip).is_some());
-            if wanted.values().any(|wanted| wanted.has_any_ip(&adopted.ips))
-                || (is_any_unaddressed && is_nobodys)
-            {
-                continue;
-            }
-            match self.rooms.hooks.forget(adopted.cookie, None) {
-                Ok(()) => {
-                    tracing::info!(ips = ?adopted.ips, "let go of a pod that a previous life had captured")
-                }
-                Err(error) => {
-                    tracing::warn!(ips = ?adopted.ips, %error, "a pod of a previous life is not let go")
-                }
-            }
-        }
+        new.map(|(uid, _)| uid).chain(doubtful).chain(self.orphans.doubtful()).cloned().collect()
     }
 
     fn is_put_off(&self, uid: &WorkloadUid) -> bool {
@@ -304,6 +187,9 @@ impl Reconciler {
                 Ok(captured) => {
                     tracing::info!(pod = %uid, identity = %wanted.identity, "captured");
                     self.failed.remove(uid);
+                    let mut former = self.orphans.take_of(|orphan| orphan == uid);
+                    former.retain(|place| place.cookie() != captured.pod.captured.cookie());
+                    self.unenroll(former, "it has another sandbox");
                     self.captured.insert(uid.clone(), captured);
                     self.publish();
                 }

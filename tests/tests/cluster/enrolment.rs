@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::cluster::{App, Cluster, NodeName, OWN_NAMESPACE, ROLLOUT};
+use mesh_tests::cluster::{App, Cluster, NodeName, OWN_NAMESPACE, Part, ROLLOUT};
 use mesh_tests::{Answer, eventually};
+use nix::sys::signal::Signal;
 
 use super::STRICT;
 
@@ -173,4 +174,32 @@ fn two_agents_on_one_kernel_keep_to_their_own_pods() -> Result<()> {
         ensure!(!stdout.contains(other.uid()), "{name} reports a pod of the other node: {stdout}");
     }
     Ok(())
+}
+
+#[test]
+fn a_pod_that_is_deleted_by_force_stays_closed_while_it_runs() -> Result<()> {
+    let cluster = Cluster::with_mesh()?;
+    let space = cluster.space("force")?;
+    let outside = cluster.space("force-outside")?;
+    space.enroll()?;
+    space.configure(STRICT)?;
+    let victim = space.deploy(&App::echo("victim").node(1))?;
+    space.await_condition(&victim, "True")?;
+    let outsider = outside.deploy(&App::echo("outsider").node(1))?;
+    // As on a node that is lost to the API server: the object goes, the process stays.
+    cluster.signal(&Part::Kubelet(1), Signal::SIGSTOP)?;
+    let closed = (|| {
+        space.kubectl(&["delete", "pod", victim.pod_name(), "--force", "--grace-period=0"])?;
+        cluster.settle()?;
+        for _ in 0..10 {
+            for (from, to) in [(&outsider, &victim), (&victim, &outsider)] {
+                let talk = from.talk(&to.at(9000), &["send:x", "read:1"])?;
+                ensure!(talk.received.is_empty(), "{} reached {}: {talk:?}", from.pod_name(), to.pod_name());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    })();
+    cluster.signal(&Part::Kubelet(1), Signal::SIGCONT)?;
+    closed
 }
