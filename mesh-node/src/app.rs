@@ -73,6 +73,8 @@ pub struct Rooms {
     pub announced: Announced,
     /// Whether nobody is known to be the kubelet.
     pub kubelet_missing: KubeletMissing,
+    /// What is wrong with the CNI plugin's installation.
+    pub cni_trouble: cni::Trouble,
 }
 
 /// The whole program: arguments of the process in, exit code out. Under the plugin's name it is the CNI plugin.
@@ -165,6 +167,7 @@ fn start(config: Config) -> anyhow::Result<Running> {
         reporter,
         announced,
         kubelet_missing: KubeletMissing::default(),
+        cni_trouble: cni::Trouble::default(),
     };
     metrics::register(&rooms);
 
@@ -240,6 +243,7 @@ fn serve_health(rooms: &Rooms) -> anyhow::Result<watch::Sender<Link>> {
         state: rooms.state.clone(),
         link: link.subscribe(),
         certificates: rooms.certificates.clone(),
+        cni_trouble: rooms.cni_trouble.clone(),
         heartbeat,
     };
     let addr = rooms.config.admin_addr;

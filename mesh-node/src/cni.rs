@@ -13,6 +13,7 @@ mod json;
 mod keep;
 mod message;
 mod standing;
+mod trouble;
 
 pub mod conflist;
 pub mod plugin;
@@ -26,6 +27,7 @@ use crate::{app::Rooms, config::CniPaths, worker::Workers};
 
 pub use install::{ENTRY_TYPE, Files};
 pub use standing::{Judgement, Standing, StandingError};
+pub use trouble::Trouble;
 
 /// Listens for plugins and keeps our files, on the current runtime, until the process drains.
 pub fn start(rooms: &Rooms, workers: &Workers, paths: &CniPaths) -> io::Result<()> {

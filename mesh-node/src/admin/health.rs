@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
+    cni::Trouble,
     feed::Link,
     identity::Certificates,
     phase::{Phase, Stage},
@@ -34,6 +35,8 @@ pub struct Health {
     pub link: watch::Receiver<Link>,
     /// Certificates of local workloads.
     pub certificates: Certificates,
+    /// What is wrong with the CNI plugin's installation.
+    pub cni_trouble: Trouble,
     /// Whether the control runtime lives.
     pub heartbeat: Heartbeat,
 }
@@ -112,6 +115,9 @@ impl Health {
             reasons.push("no complete snapshot has arrived from the controller yet".to_owned());
         }
         reasons.extend(self.liveness().err());
+        // New pods would start uncaptured, or not at all.
+        let trouble = self.cni_trouble.get();
+        reasons.extend(trouble.map(|why| format!("the CNI plugin is not installed as it should be: {why}")));
         let mut detail = Vec::new();
         if !link.connected {
             let seconds = link.since.elapsed().as_secs();

@@ -12,6 +12,7 @@ use tokio::{
 use super::*;
 use crate::{
     clock::Clock,
+    cni::Trouble,
     feed::Link,
     identity::testing::{Behaviour, TestCa, identity, store},
     phase::{self, PhaseControl, Stage},
@@ -23,6 +24,7 @@ struct Bench {
     phase: PhaseControl,
     writer: Writer,
     link: watch::Sender<Link>,
+    cni_trouble: Trouble,
 }
 
 fn bench() -> Bench {
@@ -34,13 +36,21 @@ fn bench() -> Bench {
     let (phase_control, phase) = phase::new();
     let (writer, state) = state::new();
     let link = watch::Sender::new(Link { connected: false, since: Instant::now(), last_error: None });
-    let health = Health { phase, state, link: link.subscribe(), certificates, heartbeat: Heartbeat::new() };
+    let cni_trouble = Trouble::default();
+    let health = Health {
+        phase,
+        state,
+        link: link.subscribe(),
+        certificates,
+        cni_trouble: cni_trouble.clone(),
+        heartbeat: Heartbeat::new(),
+    };
     let limits =
         Limits { admin_connections: 2, admin_request: Duration::from_millis(300), ..Limits::default() };
     let telemetry = Telemetry::new(&limits, io::sink()).unwrap();
     telemetry.counter("mesh_things", "Things").inc();
     let addr = start("127.0.0.1:0".parse().unwrap(), telemetry, health, &limits).unwrap();
-    Bench { addr, phase: phase_control, writer, link }
+    Bench { addr, phase: phase_control, writer, link, cni_trouble }
 }
 
 async fn ask(addr: SocketAddr, request: &str) -> String {
@@ -70,6 +80,12 @@ async fn ready_when_it_serves_a_complete_snapshot_and_the_reasons_until_then() {
     assert!(answer.contains("the controller has been out of reach for 0 s: Connection refused"), "{answer}");
     assert!(answer.contains("no certificate for spiffe://cluster.local/ns/shop/sa/web: "), "{answer}");
     assert!(answer.contains("\"generation\":1"), "{answer}");
+
+    bench.cni_trouble.set(Some("/opt/cni/bin: Read-only file system".to_owned()));
+    let answer = ask(bench.addr, "GET /readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Read-only file system"), "{answer}");
+    bench.cni_trouble.set(None);
+    assert!(ask(bench.addr, "GET /readyz").await.starts_with("HTTP/1.1 200 "));
 
     bench.phase.advance(Stage::Draining);
     assert!(ask(bench.addr, "GET /readyz").await.contains("the agent is draining"));

@@ -33,7 +33,7 @@ pub async fn keep(rooms: Rooms, files: Files, standing: watch::Sender<Standing>)
         tracing::warn!(%error, "the CNI configuration cannot be watched; it is looked at now and then");
     });
     let mut changed = rooms.state.changed();
-    let mut keeper = Keeper { rooms, files: Some(files), standing, complaint: None, has_left: false };
+    let mut keeper = Keeper { rooms, files: Some(files), standing, has_left: false };
     loop {
         keeper.look().await;
         tokio::select! {
@@ -53,7 +53,6 @@ struct Keeper {
     /// Missing only while a blocking thread has it.
     files: Option<Files>,
     standing: watch::Sender<Standing>,
-    complaint: Option<String>,
     has_left: bool,
 }
 
@@ -114,24 +113,34 @@ impl Keeper {
     }
 
     /// What stays wrong is news once.
-    fn complain(&mut self, complaint: Option<String>) {
-        if let Some(text) = &complaint
-            && self.complaint.as_ref() != Some(text)
-        {
-            tracing::warn!(reason = text, "the CNI plugin is not installed as it should be");
+    fn complain(&self, complaint: Option<String>) {
+        if let (Some(reason), true) = (complaint.clone(), self.rooms.cni_trouble.set(complaint)) {
+            tracing::warn!(reason, "the CNI plugin is not installed as it should be");
         }
-        self.complaint = complaint;
     }
 }
 
-/// The file of enrolled namespaces first: the plugin judges by it from its first call on.
+/// The file of enrolled namespaces first: the plugin judges by it from its first call on. What cannot be done does not keep the rest from
+/// being done, but for the entry: it leads to the plugin.
 fn settle(files: &mut Files, standing: &Standing) -> Result<(), String> {
-    let state = files.state();
-    if Standing::read(&state).ok().as_ref() != Some(standing) {
-        let folder = state.parent().unwrap_or(Path::new("/"));
-        super::file::make_private_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        standing.write(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+    let remembered = remember(&files.state(), standing);
+    let installed = install(files);
+    match (remembered, installed) {
+        (Err(one), Err(other)) => Err(format!("{one}; {other}")),
+        (one, other) => one.and(other),
     }
+}
+
+fn remember(state: &Path, standing: &Standing) -> Result<(), String> {
+    if Standing::read(state).ok().as_ref() == Some(standing) {
+        return Ok(());
+    }
+    let folder = state.parent().unwrap_or(Path::new("/"));
+    super::file::make_private_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    standing.write(state).map_err(|error| format!("{}: {error}", state.display()))
+}
+
+fn install(files: &mut Files) -> Result<(), String> {
     if files.install_plugin().map_err(|error| error.to_string())? {
         tracing::info!("the CNI plugin is installed");
     }
@@ -161,4 +170,41 @@ fn watch(folder: &Path, touched: Arc<Notify>) -> notify::Result<RecommendedWatch
     }
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use mesh_model::mesh::MeshSettings;
+
+    use super::*;
+    use crate::config::CniPaths;
+
+    #[test]
+    fn what_cannot_be_remembered_does_not_keep_the_plugin_from_being_installed() {
+        let node = tempfile::tempdir().unwrap();
+        let at = |name: &str| node.path().join(name);
+        fs::create_dir(at("net.d")).unwrap();
+        fs::write(
+            at("net.d/10.conflist"),
+            r#"{"cniVersion":"1.0.0","name":"k8s","plugins":[{"type":"ptp"}]}"#,
+        )
+        .unwrap();
+        // A file where the folder should be: not even root can write below it.
+        fs::write(at("state"), "").unwrap();
+        let paths = CniPaths {
+            conf_dir: at("net.d"),
+            bin_dir: at("bin"),
+            run_dir: at("run"),
+            state_dir: at("state"),
+        };
+        let mut files = Files::new(paths, None);
+        let error = settle(&mut files, &Standing::of(&MeshSettings::default())).unwrap_err();
+        assert!(error.contains("state"), "{error}");
+        let installed: BTreeSet<_> =
+            fs::read_dir(at("bin")).unwrap().flatten().map(|each| each.file_name()).collect();
+        assert_eq!(installed, BTreeSet::from(["tulle-cni".into()]));
+        assert!(fs::read_to_string(at("net.d/10.conflist")).unwrap().contains("tulle-cni"));
+    }
 }
