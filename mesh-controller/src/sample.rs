@@ -22,6 +22,7 @@ pub fn workload(uid: &str, node: &str) -> Workload {
         identity,
         node: NodeName::new(node),
         ips: vec![],
+        contested_ips: vec![],
         labels: BTreeMap::new(),
         telemetry: Telemetry::default(),
         tunnel: Tunnel::None,

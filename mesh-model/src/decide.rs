@@ -155,7 +155,8 @@ pub fn outbound(snapshot: &Snapshot, source: &Workload, dst: OrigDst) -> Outboun
         return Outbound::Refused(Refusal::NoSuchPort(dst.get()));
     }
     // The source's own address is its own, whoever else claims it.
-    let itself = || snapshot.workload(&source.uid).filter(|workload| workload.has_ip(ip));
+    let is_own = |own: IpAddr| own == ip.to_canonical();
+    let itself = || snapshot.workload(&source.uid).filter(|workload| workload.held_ips().any(is_own));
     if let Some(workload) = itself().or_else(|| snapshot.workload_at(ip)) {
         let service = headless_service(snapshot, workload, port);
         let declared =
@@ -361,7 +362,7 @@ fn candidate(
 ) -> Option<Candidate> {
     let mut ready = workload.endpoints.iter().filter(|end| end.service == *service && end.ready);
     let target_port = ready.find_map(|end| end.ports.get(&port).copied())?;
-    let reachable = |ip: &IpAddr| source.ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+    let reachable = |ip: &IpAddr| source.held_ips().any(|own| own.is_ipv4() == ip.is_ipv4());
     let ip = workload.ips.iter().find(|ip| reachable(ip) && !snapshot.is_contested(**ip))?;
     let addr = UpstreamAddr::new(SocketAddr::new(*ip, target_port));
     Some(Candidate { workload: Arc::clone(workload), addr, tunnel: workload.tunnel })

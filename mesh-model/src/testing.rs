@@ -52,6 +52,7 @@ pub(crate) fn workload(uid: &str, address: &str) -> Workload {
         identity: identity("shop", uid),
         node: NodeName::new("node-a"),
         ips: vec![ip(address)],
+        contested_ips: Vec::new(),
         labels: BTreeMap::new(),
         telemetry: Telemetry::default(),
         tunnel: Tunnel::Hbone,

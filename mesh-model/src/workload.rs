@@ -90,6 +90,9 @@ pub struct Workload {
     pub node: NodeName,
     /// Its addresses, canonical, the primary one first. Never two live workloads with one address.
     pub ips: Vec<IpAddr>,
+    /// Addresses that it holds and has lost in the mesh, because another workload has one of them. Only its own node is told: the
+    /// pod is captured by them, and nobody calls it there.
+    pub contested_ips: Vec<IpAddr>,
     /// The labels of the pod (subsets select on them).
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Names for telemetry.
@@ -118,6 +121,11 @@ impl Workload {
     /// Whether the address is one of its own.
     pub fn has_ip(&self, ip: IpAddr) -> bool {
         self.ips.contains(&ip.to_canonical())
+    }
+
+    /// Every address that it holds on its node, contested or not.
+    pub fn held_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().chain(&self.contested_ips).copied()
     }
 
     /// What is declared of its own port.

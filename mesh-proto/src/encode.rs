@@ -126,6 +126,7 @@ fn workload(workload: &workload::Workload) -> v1::Workload {
         identity: Some(identity(&workload.identity)),
         node: workload.node.to_string(),
         ips: texts(&workload.ips),
+        contested_ips: texts(&workload.contested_ips),
         labels: labels(&workload.labels),
         telemetry: Some(telemetry(&workload.telemetry)),
         tunnel: match workload.tunnel {

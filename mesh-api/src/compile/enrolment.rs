@@ -204,7 +204,5 @@ fn refusal(pod: &Live<'_>) -> Option<String> {
     if pod::annotation(object, REDIRECTION) == Some("enabled") {
         return Some("Istio's ambient mode captures its traffic already".to_owned());
     }
-    pod.displaced_by
-        .as_ref()
-        .map(|owner| format!("its address or network namespace belongs to the newer {owner}"))
+    pod.displaced_by.as_ref().map(|owner| format!("its network namespace belongs to the newer {owner}"))
 }

@@ -30,7 +30,9 @@ pub(super) struct Live<'a> {
     pub(super) labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Its own addresses: none of a pod on the host's network, none that a newer pod has.
     pub(super) ips: Vec<IpAddr>,
-    /// The newer pod that has its address or network namespace.
+    /// Its own addresses, if another pod has one of them in the mesh.
+    contested_ips: Vec<IpAddr>,
+    /// The newer pod that has its network namespace.
     pub(super) displaced_by: Option<String>,
     /// The path of its network namespace, where that may be said.
     netns: Option<&'a str>,
@@ -82,6 +84,7 @@ impl Live<'_> {
             },
             node: self.node.clone(),
             ips: self.ips.clone(),
+            contested_ips: self.contested_ips.clone(),
             labels: self.labels.clone(),
             telemetry: pod::telemetry(pod),
             tunnel: Tunnel::None,
@@ -104,10 +107,11 @@ pub(super) fn live<'a>(index: &'a Index, list: &mut Vec<Diagnostic>) -> Pods<'a>
         _ => None,
     });
     let trusts_netns = index.options().trusts_netns;
+    let nodes: BTreeSet<NodeName> = index.nodes().into_iter().collect();
     let mut pods: Vec<Live<'a>> = pods.filter_map(|fact| one(fact, trusts_netns, list)).collect();
-    settle_uids(&mut pods, list);
-    settle_addresses(&mut pods, list);
-    name_unknown_nodes(index, &pods, list);
+    settle_uids(&mut pods, &nodes, list);
+    settle_addresses(&mut pods, &nodes, list);
+    name_unknown_nodes(&nodes, &pods, list);
     Pods { all: pods }
 }
 
@@ -130,6 +134,7 @@ fn one<'a>(fact: Fact<'a, Pod>, trusts_netns: bool, list: &mut Vec<Diagnostic>) 
         namespace: Namespace::new(reference.namespace.clone()),
         labels: pod::labels(fact.object),
         ips,
+        contested_ips: Vec::new(),
         displaced_by: None,
         netns: netns.filter(|_| trusts_netns),
         node: NodeName::new(node),
@@ -138,24 +143,25 @@ fn one<'a>(fact: Fact<'a, Pod>, trusts_netns: bool, list: &mut Vec<Diagnostic>) 
     })
 }
 
-/// The newest first: by creation, then by place in the files. A pod that is being deleted gives way to those that are not: its
-/// address may be another's before it has disappeared.
-fn newest_first(pods: &[Live<'_>]) -> Vec<usize> {
+/// Who comes first where only one can have it: the newest, by creation, then by place in the files. A pod that is being deleted
+/// gives way to those that are not: its address may be another's before it has disappeared. And one on a node that does not exist
+/// gives way to all others: anybody may write such a pod, and it runs nowhere.
+fn by_claim(pods: &[Live<'_>], nodes: &BTreeSet<NodeName>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..pods.len()).collect();
     order.sort_by_cached_key(|number| {
         Reverse(pods.get(*number).map(|pod| {
             let created = pod.fact.object.metadata.creation_timestamp.clone();
-            (!pod.is_leaving(), created, pod.fact.origin.clone())
+            (nodes.contains(&pod.node), !pod.is_leaving(), created, pod.fact.origin.clone())
         }))
     });
     order
 }
 
 /// A UID names one workload. Of two pods with the same one the newer has it and the other is none.
-fn settle_uids(pods: &mut Vec<Live<'_>>, list: &mut Vec<Diagnostic>) {
+fn settle_uids(pods: &mut Vec<Live<'_>>, nodes: &BTreeSet<NodeName>, list: &mut Vec<Diagnostic>) {
     let mut taken: BTreeMap<WorkloadUid, String> = BTreeMap::new();
     let mut losers = BTreeSet::new();
-    for number in newest_first(pods) {
+    for number in by_claim(pods, nodes) {
         let Some(pod) = pods.get(number) else { continue };
         match taken.get(&pod.uid) {
             None => drop(taken.insert(pod.uid.clone(), pod.fact.reference.to_string())),
@@ -172,11 +178,12 @@ fn settle_uids(pods: &mut Vec<Live<'_>>, list: &mut Vec<Diagnostic>) {
 }
 
 /// An address names one workload, and so does a network namespace of a node. The newest pod has it; an older one loses all of its
-/// addresses and cannot be captured.
-fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
+/// addresses. Without its network namespace it cannot be captured. An address costs nobody its capture: whoever can claim one
+/// could take the policies off its pod.
+fn settle_addresses(pods: &mut [Live<'_>], nodes: &BTreeSet<NodeName>, list: &mut Vec<Diagnostic>) {
     let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
     let mut entered: BTreeMap<(NodeName, String), String> = BTreeMap::new();
-    for number in newest_first(pods) {
+    for number in by_claim(pods, nodes) {
         let Some(pod) = pods.get_mut(number) else { continue };
         let name = pod.fact.reference.to_string();
         if let Some(netns) = pod.netns {
@@ -196,19 +203,18 @@ fn settle_addresses(pods: &mut [Live<'_>], list: &mut Vec<Diagnostic>) {
             None => taken.extend(pod.ips.iter().map(|ip| (*ip, name.clone()))),
             Some((ip, owner)) => {
                 if !pod.is_leaving() {
-                    let message =
-                        format!("address {ip} belongs to the newer {owner}: this pod has none in the mesh");
+                    let message = format!(
+                        "address {ip} belongs to {owner}, which comes first: no other pod reaches this one"
+                    );
                     pod.fact.findings(list).add(Code::AddressConflict, "status.podIPs", message);
                 }
-                pod.ips.clear();
-                pod.displaced_by = Some(owner);
+                pod.contested_ips = std::mem::take(&mut pod.ips);
             }
         }
     }
 }
 
-fn name_unknown_nodes(index: &Index, pods: &[Live<'_>], list: &mut Vec<Diagnostic>) {
-    let nodes: BTreeSet<NodeName> = index.nodes().into_iter().collect();
+fn name_unknown_nodes(nodes: &BTreeSet<NodeName>, pods: &[Live<'_>], list: &mut Vec<Diagnostic>) {
     for pod in pods.iter().filter(|pod| !nodes.contains(&pod.node)) {
         let message = format!("there is no Node {}: nobody may serve this pod", pod.node);
         pod.fact.findings(list).add(Code::ReferenceNotFound, "spec.nodeName", message);

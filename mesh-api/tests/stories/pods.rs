@@ -1,6 +1,7 @@
 //! Pods -> workloads.
 
-use mesh_api::{Code, Enrolled, Index, Options, compile, parse};
+use mesh_api::{Code, Enrolled, EnrolmentDecision, Index, Options, compile, parse};
+use mesh_model::{name::WorkloadUid, workload::Enrolment};
 
 use crate::world::{Ask, SHOP, index, shop};
 
@@ -55,7 +56,28 @@ fn of_two_pods_with_one_address_the_newest_has_it() {
     let found = compiled.found(Code::AddressConflict);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].object.as_ref().map(|object| &*object.name), Some("back-v1"));
-    assert!(compiled.found(Code::EnrolmentRefused).iter().any(|finding| finding.message.contains("heir")));
+}
+
+#[test]
+fn a_claim_to_its_address_takes_no_pod_out_of_the_mesh() {
+    let heir = |node: &str| {
+        let compiled = shop(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: thief, namespace: den, creationTimestamp: 2024-01-01T00:00:00Z}}\nspec: {{nodeName: {node}, containers: []}}\nstatus: {{podIP: 10.1.0.2}}\n"
+        ));
+        let loser =
+            |uid: &str| (compiled.workload(uid).ips.len(), compiled.workload(uid).contested_ips.len());
+        let back = WorkloadUid::from("shop/back-v1");
+        assert_eq!(compiled.enrolment.get(&back), Some(&EnrolmentDecision::Wanted));
+        assert_eq!(compiled.workload("shop/back-v1").enrolment, Enrolment::Yes, "captured as before");
+        assert_eq!(compiled.found(Code::EnrolmentRefused).len(), 0);
+        assert_eq!(compiled.found(Code::AddressConflict).len(), 1);
+        let ready = compiled.workload("shop/back-v1").endpoints[0].ready;
+        (loser("shop/back-v1"), loser("den/thief"), ready)
+    };
+    let lost = ((0, 2), (1, 0), false);
+    assert_eq!(heir("n2"), lost, "nobody calls it there, and its own node still knows it by its addresses");
+    let kept = ((2, 0), (0, 1), true);
+    assert_eq!(heir("no-such-node"), kept, "a pod that runs nowhere takes nothing from anybody");
 }
 
 #[test]
@@ -80,7 +102,7 @@ fn a_pod_without_an_address_yet_is_a_workload_and_answers_for_nobody() {
     );
     let workload = compiled.workload("shop/new");
     assert_eq!(workload.ips.len(), 0);
-    assert_eq!(workload.enrolment, mesh_model::workload::Enrolment::Yes, "captured before it runs");
+    assert_eq!(workload.enrolment, Enrolment::Yes, "captured before it runs");
     assert!(!workload.endpoints[0].ready);
 }
 

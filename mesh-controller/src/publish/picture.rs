@@ -1,7 +1,7 @@
 //! The compiled mesh, encoded once for all nodes: what each node is to hold.
 //!
-//! Invariant: a workload looks the same to every node but its own, which alone learns its network namespace and exclusions; so a
-//! change of those is one message to one node. A node gets only policies that select its own workloads.
+//! Invariant: a workload looks the same to every node but its own, which alone learns its network namespace, exclusions and
+//! contested addresses; so a change of those is one message to one node. A node gets only policies that select its own workloads.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -64,11 +64,13 @@ impl Entry {
 }
 
 fn has_private_parts(workload: &Workload) -> bool {
-    workload.netns.is_some() || workload.exclusions != Exclusions::default()
+    workload.netns.is_some()
+        || workload.exclusions != Exclusions::default()
+        || !workload.contested_ips.is_empty()
 }
 
 fn without_private_parts(workload: &Workload) -> Workload {
-    Workload { netns: None, exclusions: Exclusions::default(), ..workload.clone() }
+    Workload { netns: None, exclusions: Exclusions::default(), contested_ips: Vec::new(), ..workload.clone() }
 }
 
 /// Everything compiled, at one generation.

@@ -75,6 +75,22 @@ fn uids(target: &Target) -> Vec<&str> {
 }
 
 #[test]
+fn who_lost_its_address_calls_as_before_and_itself_by_it() {
+    let mut web = workload("web", "10.0.0.9");
+    web.contested_ips = std::mem::take(&mut web.ips);
+    let heir = workload("heir", "10.0.0.9");
+    let snapshot = world([Resource::Workload(web.clone()), Resource::Workload(heir)]);
+    let meant = |source: &Workload| match outbound(&snapshot, source, to("10.0.0.9:80")) {
+        Outbound::Workload { workload, .. } => workload.uid.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(meant(&web), "web");
+    assert_eq!(meant(&workload("r1", "10.0.1.1")), "heir");
+    let plan = ask(&snapshot, &get("/"), 0.0);
+    assert_eq!(plan.expect("it holds an address of that family").target.candidates.len(), 3);
+}
+
+#[test]
 fn a_vip_and_port_of_a_service() {
     let snapshot = world([]);
     let found = outbound(&snapshot, web(&snapshot), to("10.96.0.1:80"));

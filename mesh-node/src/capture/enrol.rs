@@ -113,8 +113,9 @@ impl Wanted {
         };
         let is_same =
             |ips: &[IpAddr]| ips.len() == given_ips.len() && ips.iter().all(|ip| given_ips.contains(ip));
-        let ips =
-            if workload.ips.is_empty() || is_same(&workload.ips) { given_ips } else { workload.ips.clone() };
+        // One that another pod has in the mesh is this one's all the same, where it is captured.
+        let held: Vec<IpAddr> = workload.held_ips().collect();
+        let ips = if held.is_empty() || is_same(&held) { given_ips } else { held };
         Self {
             uid: workload.uid.clone(),
             identity: workload.identity.clone(),
@@ -255,4 +256,46 @@ pub fn doors(listeners: &PodListeners) -> impl Iterator<Item = (Door, &TcpListen
     ]
     .into_iter()
     .filter_map(|(door, listener)| listener.map(|listener| (door, listener)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mesh_model::workload::{Enrolment, Telemetry, Tunnel};
+
+    use super::*;
+
+    fn workload(ips: &[&str], contested_ips: &[&str]) -> Workload {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        Workload {
+            uid: "u-1".into(),
+            name: "web".into(),
+            namespace: "shop".into(),
+            identity: Identity::parse("spiffe://cluster.local/ns/shop/sa/web").unwrap(),
+            node: "n1".into(),
+            ips: parse(ips),
+            contested_ips: parse(contested_ips),
+            labels: BTreeMap::new(),
+            telemetry: Telemetry::default(),
+            tunnel: Tunnel::Hbone,
+            enrolment: Enrolment::Yes,
+            endpoints: Vec::new(),
+            protocols: BTreeMap::new(),
+            mtls: Default::default(),
+            policies: Vec::new(),
+            exclusions: Default::default(),
+            probe_ports: Vec::new(),
+            netns: None,
+        }
+    }
+
+    #[test]
+    fn who_loses_an_address_in_the_mesh_is_captured_by_it_all_the_same() {
+        let before = Wanted::of(&workload(&["10.1.0.2", "fd00::2"], &[]), None, false);
+        let after = Wanted::of(&workload(&[], &["10.1.0.2", "fd00::2"]), None, false);
+        assert_eq!(before, after, "nothing is to be changed in the kernel");
+        assert!(after.is_to_be_located() && !after.awaits_its_network());
+        assert!(after.has_any_ip(&["10.1.0.2".parse().unwrap()]), "nor let go of after a restart");
+    }
 }

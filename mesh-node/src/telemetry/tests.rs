@@ -27,6 +27,7 @@ pub(super) fn workload(pod: &str, name: &str, version: &str) -> Workload {
         identity: identity(name),
         node: NodeName::new("n1"),
         ips: vec![],
+        contested_ips: Vec::new(),
         labels: BTreeMap::new(),
         telemetry: workload::Telemetry {
             workload_name: format!("{name}-{version}").into(),

@@ -172,6 +172,7 @@ pub fn workload(uid: &str, enrolment: Enrolment) -> Workload {
         },
         node: NODE.into(),
         ips: Vec::new(),
+        contested_ips: Vec::new(),
         labels: Default::default(),
         telemetry: Default::default(),
         tunnel: Default::default(),

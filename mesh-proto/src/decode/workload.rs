@@ -22,6 +22,7 @@ pub(super) fn workload(wire: v1::Workload) -> Result<Workload, DecodeError> {
         identity: identity(required("identity", wire.identity)?).at("identity")?,
         node: text(wire.node).map(NodeName::new).at("node")?,
         ips: list("ips", wire.ips, address)?,
+        contested_ips: list("contested_ips", wire.contested_ips, address)?,
         labels: labels(wire.labels),
         telemetry: telemetry(required("telemetry", wire.telemetry)?),
         tunnel: match known("Tunnel", wire.tunnel).at("tunnel")? {

@@ -128,9 +128,13 @@ fn private_parts_go_to_the_own_node_only() {
     assert_eq!(namespaces["b"], None);
 
     // And a change of theirs is no news to others.
+    let contested = vec!["10.0.0.7".parse().unwrap()];
     wire.stream.acknowledge(delta.nonce, vec![]).unwrap();
-    let moved =
-        Resource::Workload(Workload { netns: Some("/run/netns/x".into()), ..workload("b", "node-2") });
+    let moved = Resource::Workload(Workload {
+        netns: Some("/run/netns/x".into()),
+        contested_ips: contested,
+        ..workload("b", "node-2")
+    });
     wire.show(vec![pod("a", "node-1"), moved]);
     assert_eq!(wire.next(), None);
     assert_eq!(wire.stream.acked_generation(), wire.picture.generation());

@@ -26,6 +26,7 @@ fn candidates(count: u8) -> Vec<Candidate> {
                 },
                 node: NodeName::new("n"),
                 ips: vec![addr.ip()],
+                contested_ips: Vec::new(),
                 labels: BTreeMap::new(),
                 telemetry: Telemetry::default(),
                 tunnel: Tunnel::None,

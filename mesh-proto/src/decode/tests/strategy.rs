@@ -194,30 +194,34 @@ fn workload() -> impl Strategy<Value = Workload> {
         modes(),
         vec(object_key(), 0..3),
         exclusions(),
-        (option::of(name()), ports()),
+        (option::of(name()), ports(), vec(address(), 0..2)),
     );
     (who, how).prop_map(
         |(
             (uid, name, namespace, identity, node, ips, labels, telemetry),
-            (tunnel, enrolment, endpoints, protocols, mtls, policies, exclusions, (netns, probe_ports)),
-        )| Workload {
-            uid: WorkloadUid::new(uid),
-            name: name.into(),
-            namespace,
-            identity,
-            node: NodeName::new(node),
-            ips,
-            labels,
-            telemetry,
-            tunnel,
-            enrolment,
-            endpoints,
-            protocols,
-            mtls,
-            policies,
-            exclusions,
-            netns: netns.map(Into::into),
-            probe_ports,
+            (tunnel, enrolment, endpoints, protocols, mtls, policies, exclusions, private),
+        )| {
+            let (netns, probe_ports, contested_ips) = private;
+            Workload {
+                uid: WorkloadUid::new(uid),
+                name: name.into(),
+                namespace,
+                identity,
+                node: NodeName::new(node),
+                ips,
+                contested_ips,
+                labels,
+                telemetry,
+                tunnel,
+                enrolment,
+                endpoints,
+                protocols,
+                mtls,
+                policies,
+                exclusions,
+                netns: netns.map(Into::into),
+                probe_ports,
+            }
         },
     )
 }
