@@ -19,6 +19,7 @@ mod hosts;
 mod mesh;
 mod mtls;
 mod network_policy;
+mod owners;
 mod pods;
 mod routes;
 mod services;

@@ -111,7 +111,7 @@ codes! {
     Unsupported = "MESH0011", Error;
     /// A refused policy that never was good: AuthorizationPolicy denies everything, PeerAuthentication is STRICT, for what it selects.
     FailsClosed = "MESH0012", Error;
-    /// Two live pods claim one address, or two services: one of them has it.
+    /// Two live pods claim one address, or two services, or a service that of another's or of a pod: one of them has it.
     AddressConflict = "MESH0020", Error;
     /// Enrolment is asked for and cannot be.
     EnrolmentRefused = "MESH0021", Warning;

@@ -1,6 +1,6 @@
 //! Services, and what their ports speak on each pod.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service as Written;
 use mesh_model::{
@@ -12,6 +12,7 @@ use mesh_model::{
 use super::{
     endpoints::{Behind, Endpoints},
     hosts,
+    owners::Owners,
     pods::Pods,
 };
 use crate::{
@@ -45,7 +46,7 @@ impl Services {
 pub(super) fn compile(index: &Index, pods: &Pods<'_>, list: &mut Vec<Diagnostic>) -> Services {
     let mut all = Services::default();
     let mut claims: BTreeMap<(WorkloadUid, u16), Claim> = BTreeMap::new();
-    let mut cluster_ips: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let owners = Owners::of(index);
     let endpoints = Endpoints::new(index, pods);
     let written = index.facts(|object| match object {
         Object::Service(service) => Some(&**service),
@@ -81,8 +82,7 @@ pub(super) fn compile(index: &Index, pods: &Pods<'_>, list: &mut Vec<Diagnostic>
             let endpoint = EndpointOf { service: key.clone(), ports: end.ports, ready: end.ready };
             all.endpoints.entry(end.pod.uid.clone()).or_default().push(endpoint);
         }
-        let vips = service::addresses(fact.object);
-        name_shared_addresses(&fact, &vips, &mut cluster_ips, list);
+        let vips = owners.vips(&fact, list);
         let name = fact.reference.name.to_string();
         let ports = ports.into_iter().map(|port| port.port).collect();
         all.services.push(Service { key, name, vips, ports });
@@ -120,29 +120,6 @@ fn claim_ports(
             fact.findings(list).add(Code::ProtocolConflict, "spec.ports", message);
             claim.conflicts = true;
             claim.protocol = Protocol::Unknown;
-        }
-    }
-}
-
-/// External addresses may be shared by ports; cluster addresses may not.
-fn name_shared_addresses(
-    fact: &Fact<'_, Written>,
-    vips: &[IpAddr],
-    taken: &mut BTreeMap<IpAddr, String>,
-    list: &mut Vec<Diagnostic>,
-) {
-    let spec = fact.object.spec.as_ref();
-    let own: Vec<&String> = spec
-        .iter()
-        .flat_map(|spec| spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten()))
-        .collect();
-    for ip in vips.iter().filter(|ip| own.iter().any(|text| text.parse() == Ok(**ip))) {
-        match taken.get(ip) {
-            None => drop(taken.insert(*ip, fact.reference.to_string())),
-            Some(other) => {
-                let message = format!("cluster address {ip} is {other}'s too");
-                fact.findings(list).add(Code::AddressConflict, "spec.clusterIPs", message);
-            }
         }
     }
 }

@@ -95,20 +95,25 @@ pub(crate) fn ports(service: &Service) -> Vec<Port> {
     read.collect()
 }
 
-/// Cluster, external and load-balancer addresses. None: headless.
-pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
-    let Some(spec) = &service.spec else { return Vec::new() };
-    let ingress = service
-        .status
-        .iter()
-        .flat_map(|status| status.load_balancer.iter().flat_map(|balancer| balancer.ingress.iter().flatten()))
-        .filter_map(|ingress| ingress.ip.as_ref());
-    let texts = spec
-        .cluster_ip
-        .iter()
-        .chain(spec.cluster_ips.iter().flatten())
-        .chain(spec.external_ips.iter().flatten())
-        .chain(ingress);
+/// The addresses that the cluster gave it. None: headless.
+pub(crate) fn cluster_addresses(service: &Service) -> Vec<IpAddr> {
+    let specs = service.spec.iter();
+    distinct(specs.flat_map(|spec| spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten())))
+}
+
+/// The addresses that whoever writes it says are its own.
+pub(crate) fn external_addresses(service: &Service) -> Vec<IpAddr> {
+    distinct(service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten()))
+}
+
+/// The addresses of its load balancers.
+pub(crate) fn balancer_addresses(service: &Service) -> Vec<IpAddr> {
+    let balancers = service.status.iter().flat_map(|status| &status.load_balancer);
+    let ingress = balancers.flat_map(|balancer| balancer.ingress.iter().flatten());
+    distinct(ingress.filter_map(|ingress| ingress.ip.as_ref()))
+}
+
+fn distinct<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for ip in texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()) {
         if !addresses.contains(&ip) {

@@ -114,6 +114,35 @@ fn a_target_port_that_no_container_has_is_said() {
 }
 
 #[test]
+fn external_addresses_take_nothing_from_services_and_pods() {
+    let outside_the_mesh = "apiVersion: v1\nkind: Service\nmetadata: {name: db, namespace: shop}\nspec: {clusterIP: 10.9.0.5, ports: [{name: tcp, port: 5432}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: tcp, port: 5432}]\nendpoints: [{addresses: [192.0.2.7]}]\n---\n";
+    let thief = |more: &str| {
+        let compiled = shop(&format!(
+            "{outside_the_mesh}apiVersion: v1\nkind: Service\nmetadata: {{name: thief, namespace: a-den}}\nspec: {{clusterIP: 10.9.9.9, ports: [{{port: 80}}]{more}\n"
+        ));
+        let vips: Vec<String> =
+            compiled.service("thief").expect("it").vips.iter().map(ToString::to_string).collect();
+        let found = compiled.found(Code::AddressConflict);
+        (vips, found.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>())
+    };
+    let table = [
+        (", externalIPs: [10.9.0.2]}", "Service shop/back"),
+        (", externalIPs: [10.9.0.5]}", "Service shop/db"),
+        (", externalIPs: [\"::ffff:10.1.0.1\"]}", "Pod shop/front"),
+        (", externalIPs: [\"fd00:1::2\"]}", "Pod shop/back-v1"),
+        ("}\nstatus: {loadBalancer: {ingress: [{ip: 10.9.0.2}]}}", "Service shop/back"),
+    ];
+    for (more, owner) in table {
+        let (vips, said) = thief(more);
+        assert_eq!(vips, ["10.9.9.9"], "{more}");
+        assert_eq!(said.len(), 1, "{more}");
+        assert!(said[0].contains(owner), "{}", said[0]);
+    }
+    let (vips, said) = thief(", externalIPs: [10.9.9.9, 192.0.2.1]}");
+    assert_eq!((vips, said.len()), (vec!["10.9.9.9".to_owned(), "192.0.2.1".to_owned()], 0));
+}
+
+#[test]
 fn a_cluster_address_belongs_to_one_service() {
     let compiled = shop(
         "apiVersion: v1\nkind: Service\nmetadata: {name: thief, namespace: shop}\nspec: {clusterIP: 10.9.0.2, ports: [{port: 80}]}\n",
