@@ -121,6 +121,8 @@ codes! {
     ServiceNotInMesh = "MESH0023", Info;
     /// A service's target port that no container of a pod has.
     UnknownTargetPort = "MESH0024", Warning;
+    /// A probe or lifecycle hook that names a host: the kubelet calls that host, and is let in where its own probes are.
+    ProbeOfAnother = "MESH0025", Warning;
     /// Routes for a host of another namespace.
     ForeignHost = "MESH0030", Warning;
     /// Routes for a host that no service has.

@@ -128,6 +128,12 @@ fn one<'a>(fact: Fact<'a, Pod>, trusts_netns: bool, list: &mut Vec<Diagnostic>) 
         let field = format!("metadata.annotations[{:?}]", pod::NETNS_ANNOTATION);
         fact.findings(list).add(Code::LabelWithoutEffect, field, message);
     }
+    for host in probe::other_hosts(fact.object) {
+        let message = format!(
+            "a probe or lifecycle hook names the host {host}: the kubelet calls it there, past the policies of a pod whose probed port it is"
+        );
+        fact.findings(list).add(Code::ProbeOfAnother, "spec.containers", message);
+    }
     let ips = if pod::is_host_network(fact.object) { Vec::new() } else { pod::addresses(fact.object) };
     Some(Live {
         uid: WorkloadUid::new(uid),

@@ -1,46 +1,81 @@
 //! Pod -> the ports that the kubelet dials: of probes and lifecycle hooks.
 //!
-//! Only these may be reached past the proxy, so a port is here because the pod's own spec names it, and for no other reason.
+//! Only these may be reached past the proxy, so a port is here because the pod's own spec names it, and for no other reason. Whoever
+//! names another host makes the kubelet call there, where it may be let in as if the probe were that pod's: such hosts are found here
+//! too.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, Pod, TCPSocketAction},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::value;
+use super::{pod, value};
+
+/// What the kubelet dials.
+struct Dialled<'a> {
+    container: &'a Container,
+    /// None: the pod. Otherwise as written, which may be anybody.
+    host: Option<&'a str>,
+    port: IntOrString,
+}
 
 /// The ports, sorted, each once.
 pub(crate) fn ports(pod: &Pod) -> Vec<u16> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    // An init container is probed only if it goes on beside the others.
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports: BTreeSet<u16> = spec.containers.iter().chain(sidecars).flat_map(of_container).collect();
+    let own = dialled(pod).filter(|dialled| dialled.host.is_none());
+    let ports: BTreeSet<u16> = own.filter_map(|own| number(&own.port, own.container)).collect();
     ports.into_iter().collect()
 }
 
-fn of_container(container: &Container) -> Vec<u16> {
-    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-    let hooks = container.lifecycle.iter().flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]);
-    let mut named = Vec::new();
-    for probe in probes.into_iter().flatten() {
-        named.extend(dialled(probe.http_get.as_ref(), probe.tcp_socket.as_ref()));
-        named.extend(probe.grpc.iter().map(|grpc| IntOrString::Int(grpc.port)));
-    }
-    for hook in hooks.flatten() {
-        named.extend(dialled(hook.http_get.as_ref(), hook.tcp_socket.as_ref()));
-    }
-    named.iter().filter_map(|port| number(port, container)).collect()
+/// The hosts that are not the pod itself, sorted, each once.
+pub(crate) fn other_hosts(pod: &Pod) -> Vec<&str> {
+    let own = pod::addresses(pod);
+    let is_own = |host: &str| match host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) => own.contains(&ip) || (pod::is_host_network(pod) && ip.is_loopback()),
+        Err(_) => pod::is_host_network(pod) && host == "localhost",
+    };
+    let others: BTreeSet<&str> =
+        dialled(pod).filter_map(|dialled| dialled.host).filter(|host| !is_own(host)).collect();
+    others.into_iter().collect()
 }
 
-/// Whoever names a host means that one, which may be anybody.
-fn dialled(http: Option<&HTTPGetAction>, tcp: Option<&TCPSocketAction>) -> Vec<IntOrString> {
-    let is_the_pod = |host: Option<&String>| host.is_none_or(String::is_empty);
-    let http = http.filter(|get| is_the_pod(get.host.as_ref())).map(|get| get.port.clone());
-    let tcp = tcp.filter(|socket| is_the_pod(socket.host.as_ref())).map(|socket| socket.port.clone());
-    http.into_iter().chain(tcp).collect()
+fn dialled(pod: &Pod) -> impl Iterator<Item = Dialled<'_>> {
+    pod.spec.iter().flat_map(|spec| {
+        // An init container is probed only if it goes on beside the others.
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        spec.containers.iter().chain(sidecars).flat_map(of_container)
+    })
+}
+
+fn of_container(container: &Container) -> Vec<Dialled<'_>> {
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    let hooks = container.lifecycle.iter().flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]);
+    let mut all = Vec::new();
+    for probe in probes.into_iter().flatten() {
+        all.extend(actions(container, probe.http_get.as_ref(), probe.tcp_socket.as_ref()));
+        let grpc = probe.grpc.iter().map(|grpc| IntOrString::Int(grpc.port));
+        all.extend(grpc.map(|port| Dialled { container, host: None, port }));
+    }
+    for hook in hooks.flatten() {
+        all.extend(actions(container, hook.http_get.as_ref(), hook.tcp_socket.as_ref()));
+    }
+    all
+}
+
+fn actions<'a>(
+    container: &'a Container,
+    http: Option<&'a HTTPGetAction>,
+    tcp: Option<&'a TCPSocketAction>,
+) -> impl Iterator<Item = Dialled<'a>> {
+    let http = http.map(|get| (&get.host, &get.port));
+    let tcp = tcp.map(|socket| (&socket.host, &socket.port));
+    http.into_iter().chain(tcp).map(move |(host, port)| Dialled {
+        container,
+        host: host.as_deref().filter(|host| !host.is_empty()),
+        port: port.clone(),
+    })
 }
 
 /// As the kubelet reads it: a name is one of the container's own ports, or else a number after all.

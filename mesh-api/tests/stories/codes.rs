@@ -83,6 +83,11 @@ fn example(code: Code) -> String {
         Code::LabelWithoutEffect => core("Namespace", "name: x, labels: {istio-injection: enabled}", ""),
         Code::ServiceNotInMesh => service("type: ExternalName, externalName: a.b"),
         Code::UnknownTargetPort => service("selector: {app: front}, ports: [{port: 80, targetPort: web}]"),
+        Code::ProbeOfAnother => core(
+            "Pod",
+            "namespace: shop, name: p",
+            "spec: {nodeName: n1, containers: [{name: a, livenessProbe: {httpGet: {host: 10.1.0.2, port: 80}}}]}",
+        ),
         Code::ForeignHost => istio(
             "VirtualService",
             "v",

@@ -170,6 +170,28 @@ fn probe_ports_are_those_that_probes_and_hooks_name() {
 }
 
 #[test]
+fn whoever_lets_the_kubelet_call_another_is_named() {
+    let said = |more: &str, container: &str| -> Vec<String> {
+        let spec = format!("spec: {{nodeName: n1, {more}containers: [{{name: a, {container}}}]}}");
+        let compiled = shop(&pod("p", &format!("{spec}\nstatus: {{podIP: 10.1.0.77}}")));
+        compiled.found(Code::ProbeOfAnother).iter().map(|finding| finding.message.clone()).collect()
+    };
+    let victim = "readinessProbe: {httpGet: {host: 10.1.0.2, port: 80, path: /admin/delete-all}}";
+    let found = said("", victim);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("10.1.0.2"), "{}", found[0]);
+    let hook = "lifecycle: {preStop: {tcpSocket: {host: back.shop, port: 80}}}";
+    assert!(said("", hook)[0].contains("back.shop"));
+
+    let node_s = "livenessProbe: {tcpSocket: {host: 127.0.0.1, port: 80}}";
+    assert_eq!(said("", node_s).len(), 1, "the node's loopback, not the pod's");
+    let own = "livenessProbe: {httpGet: {host: 10.1.0.77, port: 80}}, startupProbe: {httpGet: {port: 80}}";
+    for (more, container) in [("", own), ("hostNetwork: true, ", node_s)] {
+        assert_eq!(said(more, container), [] as [&str; 0], "{container}");
+    }
+}
+
+#[test]
 fn without_times_the_later_file_is_newer() {
     let older = pod("b", "spec: {nodeName: n1, containers: []}\nstatus: {podIP: 10.1.0.77}");
     let newer = pod("a", "spec: {nodeName: n1, containers: []}\nstatus: {podIP: 10.1.0.77}");
