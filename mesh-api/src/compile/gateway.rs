@@ -147,8 +147,9 @@ impl<'a> Route<'a> {
         let owner = parent.namespace.as_deref().map_or_else(|| self.namespace.clone(), Namespace::new);
         let taken = parents::ports(self.services, &owner, parent, field, findings);
         let backends = Backends { services: self.services, route: &self.namespace, parent: &owner };
-        let mut written = self.rules.iter().flatten().flat_map(|rule| &rule.backends);
-        let resolved = match written.find_map(|backend| backends.resolve(backend.written).err()) {
+        // Of the route as written: whether its rules can be used is another question.
+        let mut written = self.fact.object.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let resolved = match written.find_map(|backend| backends.resolve(backend).err()) {
             None => {
                 self.condition(ConditionKind::ResolvedRefs, true, "ResolvedRefs", "every backend is there")
             }

@@ -351,6 +351,16 @@ fn what_cannot_be_taken_is_said_and_is_not_in_force() {
 }
 
 #[test]
+fn a_backend_that_is_not_there_is_said_also_of_a_route_that_is_not_understood() {
+    let filter = "filters: [{type: RequestRedirect, requestRedirect: {hostname: a.b}}]";
+    let said = |backend: &str| {
+        told(&compiled(&at_echo(&format!("{{{filter}, backendRefs: [{{name: {backend}, port: 80}}]}}"))))
+    };
+    assert_eq!(said("ghost"), ["Accepted=false/UnsupportedValue ResolvedRefs=false/BackendNotFound"]);
+    assert_eq!(said("echo-v1"), ["Accepted=false/UnsupportedValue ResolvedRefs=true/ResolvedRefs"]);
+}
+
+#[test]
 fn routes_of_gateways_are_somebody_elses() {
     let compiled = compiled(&route(
         "mesh",
