@@ -23,6 +23,7 @@ mod owners;
 mod pods;
 mod routes;
 mod services;
+mod statics;
 
 use crate::{diagnostic::Diagnostic, index::Index, object::ObjectRef, status::RouteStatus};
 
@@ -61,6 +62,8 @@ pub struct Compiled {
     pub enrolment: BTreeMap<WorkloadUid, EnrolmentDecision>,
     /// Pods to or from which a NetworkPolicy cuts calls within the mesh, and what to do about it.
     pub cut_off: BTreeMap<WorkloadUid, String>,
+    /// Static pods by the UID that their node knows: the UID that the API server's copy has.
+    pub mirrored_as: BTreeMap<WorkloadUid, WorkloadUid>,
     /// What each route of the Gateway API is told. Each route that is read has an entry, perhaps an empty one: then what was told
     /// earlier is to be taken back.
     pub route_statuses: BTreeMap<ObjectRef, RouteStatus>,
@@ -78,7 +81,8 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     let routes = routes::compile(index, &mesh, &hosts, &destinations, &gateway.tables, &mut findings);
     let authz = authz::compile(index, &mesh, &pods, &services, &mut findings);
     let modes = mtls::compile(index, &mesh, &pods, &mut findings);
-    let decided = enrolment::decide(index, &mesh, &pods, &mut findings);
+    let statics = statics::all(index, &pods);
+    let decided = enrolment::decide(index, &mesh, &pods, &statics, &mut findings);
     mesh.enrolled_namespaces = decided.namespaces;
     let decisions = decided.workloads;
     let cut_off = network_policy::check(index, &pods, &decisions, &authz, &mut findings);
@@ -100,6 +104,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
         }
         resources.push(Resource::Workload(workload));
     }
+    resources.extend(statics.iter().map(|pod| Resource::Workload(pod.workload(&mesh.trust_domain))));
     resources.extend(services.services.into_iter().map(Resource::Service));
     resources.extend(authz.policies.into_iter().map(Resource::Policy));
     resources.extend(gateway.tables.into_iter().chain(routes).map(Resource::Routes));
@@ -116,6 +121,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
         diagnostics: findings,
         enrolment: decisions,
         cut_off,
+        mirrored_as: statics.iter().filter_map(|pod| Some((pod.uid.clone(), pod.uid_of_copy()?))).collect(),
         route_statuses: gateway.statuses,
     }
 }

@@ -1,6 +1,6 @@
 //! Which identity may be asked for by which node: the controller's own data, never the node's word.
 //!
-//! Invariant: only live pods with a service account are workloads (the compiler sees to that), so only they are placed.
+//! Invariant: only live pods with a service account are enrolled (the compiler sees to that), so only their identities are given.
 
 use std::collections::{BTreeMap, HashMap};
 

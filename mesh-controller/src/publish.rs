@@ -73,6 +73,7 @@ pub struct Publisher {
     wishes: BTreeMap<WorkloadUid, Wish>,
     decisions: BTreeMap<WorkloadUid, EnrolmentDecision>,
     cut_off: BTreeMap<WorkloadUid, String>,
+    mirrored_as: BTreeMap<WorkloadUid, WorkloadUid>,
     route_statuses: Arc<BTreeMap<ObjectRef, RouteStatus>>,
     diagnostics: Vec<Diagnostic>,
     source_error: Option<String>,
@@ -100,6 +101,7 @@ impl Publisher {
             wishes: BTreeMap::new(),
             decisions: BTreeMap::new(),
             cut_off: BTreeMap::new(),
+            mirrored_as: BTreeMap::new(),
             route_statuses: Arc::default(),
             diagnostics: Vec::new(),
             source_error: None,
@@ -295,6 +297,7 @@ impl Publisher {
         self.wishes = wishes(&compiled.resources, &compiled.enrolment);
         self.decisions = compiled.enrolment;
         self.cut_off = compiled.cut_off;
+        self.mirrored_as = compiled.mirrored_as;
         if *self.route_statuses != compiled.route_statuses {
             self.route_statuses = Arc::new(compiled.route_statuses);
         }

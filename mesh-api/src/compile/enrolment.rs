@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{api::core::v1::Namespace as Written, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{Namespace as Written, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use mesh_model::{
     mesh::MeshSettings,
     name::{Namespace, WorkloadUid},
@@ -11,6 +14,7 @@ use mesh_model::{
 use super::{
     EnrolmentDecision,
     pods::{Live, Pods},
+    statics::Static,
 };
 use crate::{
     diagnostic::{Code, Diagnostic, Findings},
@@ -38,33 +42,61 @@ pub(super) struct Decided {
     pub(super) namespaces: BTreeSet<Namespace>,
 }
 
+/// Why a static pod never is in the mesh.
+const IS_STATIC: &str = "it is a static pod: nobody checked its service account, so it has no identity";
+
 /// Decides for every namespace and workload.
 pub(super) fn decide(
     index: &Index,
     mesh: &MeshSettings,
     pods: &Pods<'_>,
+    statics: &[Static<'_>],
     list: &mut Vec<Diagnostic>,
 ) -> Decided {
     let namespaces = of_namespaces(index, mesh, list);
     let mut workloads = BTreeMap::new();
     for pod in pods.iter() {
-        let by_label = of_pod(pod, index.options().istio_labels, list);
-        let is_open = is_open(index, mesh, &pod.namespace, by_label, &mut pod.fact.findings(list));
-        let wanted = is_open && by_label.unwrap_or_else(|| namespaces.contains(&pod.namespace));
-        let decision = match (wanted, refusal(pod)) {
-            (false, _) => EnrolmentDecision::NotWanted,
-            (true, None) => EnrolmentDecision::Wanted,
-            (true, Some(reason)) => {
-                if !pod.is_leaving() {
-                    let message = format!("not enrolled: {reason}");
-                    pod.fact.findings(list).add(Code::EnrolmentRefused, "", message);
-                }
-                EnrolmentDecision::Refused(reason)
-            }
-        };
-        workloads.insert(pod.uid.clone(), decision);
+        let wanted = is_wanted(index, mesh, &pod.fact, &namespaces, list);
+        workloads.insert(pod.uid.clone(), of_wish(wanted, refusal(pod), &pod.fact, list));
+    }
+    for pod in statics {
+        let wanted = is_wanted(index, mesh, &pod.fact, &namespaces, list);
+        workloads.insert(pod.uid.clone(), of_wish(wanted, Some(IS_STATIC.to_owned()), &pod.fact, list));
     }
     Decided { workloads, namespaces }
+}
+
+/// Whether the labels ask for the pod.
+fn is_wanted(
+    index: &Index,
+    mesh: &MeshSettings,
+    fact: &Fact<'_, Pod>,
+    enrolled: &BTreeSet<Namespace>,
+    list: &mut Vec<Diagnostic>,
+) -> bool {
+    let namespace = Namespace::new(fact.reference.namespace.clone());
+    let by_label = of_pod(fact, index.options().istio_labels, list);
+    let is_open = is_open(index, mesh, &namespace, by_label, &mut fact.findings(list));
+    is_open && by_label.unwrap_or_else(|| enrolled.contains(&namespace))
+}
+
+fn of_wish(
+    wanted: bool,
+    refusal: Option<String>,
+    fact: &Fact<'_, Pod>,
+    list: &mut Vec<Diagnostic>,
+) -> EnrolmentDecision {
+    match (wanted, refusal) {
+        (false, _) => EnrolmentDecision::NotWanted,
+        (true, None) => EnrolmentDecision::Wanted,
+        (true, Some(reason)) => {
+            if fact.object.metadata.deletion_timestamp.is_none() {
+                let message = format!("not enrolled: {reason}");
+                fact.findings(list).add(Code::EnrolmentRefused, "", message);
+            }
+            EnrolmentDecision::Refused(reason)
+        }
+    }
 }
 
 fn of_namespaces(index: &Index, mesh: &MeshSettings, list: &mut Vec<Diagnostic>) -> BTreeSet<Namespace> {
@@ -125,8 +157,8 @@ fn of_namespace(fact: &Fact<'_, Written>, compat: bool, list: &mut Vec<Diagnosti
     settle(own(metadata, &mut findings), hints.into_iter().flatten().collect(), compat, &mut findings)
 }
 
-fn of_pod(pod: &Live<'_>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bool> {
-    let metadata = &pod.fact.object.metadata;
+fn of_pod(fact: &Fact<'_, Pod>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bool> {
+    let metadata = &fact.object.metadata;
     let annotation = metadata.annotations.as_ref().and_then(|all| all.get(INJECT)).map(String::as_str);
     let hints = [
         hint(
@@ -138,7 +170,7 @@ fn of_pod(pod: &Live<'_>, compat: bool, list: &mut Vec<Diagnostic>) -> Option<bo
         hint(label(metadata, INJECT), "metadata.labels[\"sidecar.istio.io/inject\"]", "true", "false"),
         hint(annotation, "metadata.annotations[\"sidecar.istio.io/inject\"]", "true", "false"),
     ];
-    let mut findings = pod.fact.findings(list);
+    let mut findings = fact.findings(list);
     settle(own(metadata, &mut findings), hints.into_iter().flatten().collect(), compat, &mut findings)
 }
 

@@ -12,6 +12,8 @@ use crate::diagnostic::{Code, Findings};
 pub(crate) const NETNS_ANNOTATION: &str = "tulle.dev/netns";
 /// The kubelet puts it on the API server's copy of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Beside it: the UID of the static pod, which the runtime and the CNI know; the copy has one of its own.
+const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.hash";
 /// The name of the cluster in telemetry.
 const CLUSTER: &str = "Kubernetes";
 
@@ -45,6 +47,16 @@ pub(crate) fn placement(pod: &Pod) -> Result<(&str, &str), NoWorkload> {
         Some("") => Err(NoWorkload::NoIdentity),
         Some(account) => Ok((node, account)),
     }
+}
+
+/// The node of a static pod and its UID there, if this is the copy of one that runs.
+pub(crate) fn static_pod(pod: &Pod) -> Option<(&str, &str)> {
+    if placement(pod) != Err(NoWorkload::Mirror) {
+        return None;
+    }
+    let is_hash = |uid: &&str| (1..=64).contains(&uid.len()) && uid.bytes().all(|c| c.is_ascii_hexdigit());
+    let node = pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())?;
+    Some((node, annotation(pod, STATIC_UID_ANNOTATION).filter(is_hash)?))
 }
 
 /// Checks what becomes part of identities, paths and keys.

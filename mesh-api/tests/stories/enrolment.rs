@@ -142,6 +142,52 @@ fn what_cannot_be_captured_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_static_pod_is_told_to_its_node_and_never_enrolled() {
+    let copy = |name: &str, namespace: &str, hash: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, uid: copy-{name}, creationTimestamp: 2024-01-01T00:00:00Z, annotations: {{kubernetes.io/config.mirror: {hash}, kubernetes.io/config.hash: {hash}}}}}\nspec: {{nodeName: n1, containers: []}}\nstatus: {{phase: Pending, podIP: 10.1.0.9}}\n---\n"
+        )
+    };
+    let compiled = shop(&[copy("a", "shop", "c0ffee"), copy("b", "other", "beef")].concat());
+    for (uid, copy) in [("c0ffee", "copy-a"), ("beef", "copy-b")] {
+        let workload = compiled.workload(uid);
+        assert_eq!((workload.enrolment, workload.ips.len()), (Enrolment::No, 0));
+        assert_eq!(workload.node.as_str(), "n1");
+        assert!(!compiled.has_workload(copy), "the copy itself is nobody");
+        let mirrored_as = compiled.mirrored_as.get(&workload.uid);
+        assert_eq!(mirrored_as.map(|uid| uid.as_str()), Some(copy));
+    }
+    let EnrolmentDecision::Refused(said) = decision(&compiled, "c0ffee") else { panic!("not refused") };
+    assert!(said.contains("static pod"), "{said}");
+    assert_eq!(decision(&compiled, "beef"), EnrolmentDecision::NotWanted, "its namespace does not ask");
+    assert_eq!(compiled.found(Code::EnrolmentRefused).len(), 1);
+}
+
+#[test]
+fn what_only_looks_like_a_static_pod_takes_nobodys_place() {
+    let victim = "apiVersion: v1\nkind: Pod\nmetadata: {name: victim, namespace: shop, uid: abcdef}\nspec: {nodeName: n1, containers: []}\n---\n";
+    let copy = |name: &str, created: &str, node: &str, hash: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: den, creationTimestamp: {created}, annotations: {{kubernetes.io/config.mirror: x, kubernetes.io/config.hash: {hash}}}}}\nspec: {{nodeName: {node}, containers: []}}\n---\n"
+        )
+    };
+    let (older, newer) = ("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z");
+    let yaml = [
+        victim.to_owned(),
+        copy("evil", older, "n2", "abcdef"),
+        copy("a-later", newer, "n2", "beef"),
+        copy("first", older, "n1", "beef"),
+        copy("odd", older, "n1", "shop/front"),
+    ];
+    let compiled = shop(&yaml.concat());
+    assert_eq!(decision(&compiled, "abcdef"), EnrolmentDecision::Wanted);
+    assert_eq!(&*compiled.workload("abcdef").name, "victim");
+    assert_eq!(compiled.workload("abcdef").enrolment, Enrolment::Yes);
+    assert_eq!(&*compiled.workload("beef").name, "first");
+    assert_eq!(decision(&compiled, "shop/front"), EnrolmentDecision::Wanted);
+}
+
+#[test]
 fn nobody_uses_the_tunnel_before_the_node_has_captured_and_nobody_is_let_go_before_all_know() {
     let mut index = index(&[("0.yaml", SHOP)]);
     let uid = mesh_model::name::WorkloadUid::from("shop/front");

@@ -129,7 +129,9 @@ impl Publisher {
                 },
             };
             let (namespace, name) = (namespace.to_owned(), name.to_owned());
-            statuses.insert(uid.clone(), PodStatus { namespace, name, verdict });
+            // A static pod is told by its copy.
+            let uid = self.mirrored_as.get(uid).unwrap_or(uid).clone();
+            statuses.insert(uid, PodStatus { namespace, name, verdict });
         }
         statuses
     }

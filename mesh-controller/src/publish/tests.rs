@@ -286,6 +286,28 @@ async fn a_pod_is_told_how_far_it_is_and_that_its_node_is_away_only_after_a_whil
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_static_pod_is_known_to_its_node_by_its_own_uid_and_told_by_that_of_its_copy() {
+    let bench = Bench::start().await;
+    let mut told = bench.statuses.clone();
+    let copy = "apiVersion: v1\nkind: Pod\nmetadata: {name: static-node-1, namespace: shop, uid: copy, labels: {tulle.dev/mesh: enabled}, annotations: {kubernetes.io/config.mirror: abcd, kubernetes.io/config.hash: abcd}}\nspec: {nodeName: node-1, containers: [{name: app, image: x}]}\n";
+    bench.files(&[NODES, ("static.yaml", copy)]).await;
+    let (_, mut inbox) = bench.connect("node-1").await;
+    let delta = delta(&mut inbox).await;
+    let workloads: Vec<_> = delta
+        .upserts
+        .into_iter()
+        .filter_map(|item| match item.resource?.body? {
+            v1::resource::Body::Workload(workload) => Some((workload.uid, workload.enrolled)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(workloads, [("abcd".to_owned(), false)]);
+    let statuses = told.borrow_and_update().clone().unwrap();
+    let said: Vec<_> = statuses.pods.iter().map(|(uid, pod)| (uid.as_str(), pod.verdict.reason)).collect();
+    assert_eq!(said, [("copy", "EnrolmentRefused")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_is_over_when_every_node_has_let_go() {
     let bench = Bench::start().await;
     let mut told = bench.statuses.clone();
