@@ -89,6 +89,7 @@ impl Agent {
             reporter: Reporter::new(),
             announced: Announced::default(),
             kubelet_missing: capture::KubeletMissing::default(),
+            cni_trouble: cni::Trouble::default(),
         };
         let workers = worker::start(&rooms).unwrap();
         cni::start(&rooms, &workers, config.cni.as_ref().unwrap()).unwrap();
