@@ -110,6 +110,7 @@ pub fn compile(index: &Index, enrolled: &Enrolled) -> Compiled {
     resources.extend(gateway.tables.into_iter().chain(routes).map(Resource::Routes));
     resources.extend(destinations.into_iter().map(Resource::Destination));
 
+    findings.extend(mesh::leaving(index));
     findings.sort_by(|one, other| {
         let order =
             |finding: &Diagnostic| (finding.object.clone(), finding.origin.clone(), finding.field.clone());

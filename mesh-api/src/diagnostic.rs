@@ -149,6 +149,8 @@ codes! {
     MeshPortBlocked = "MESH0060", Error;
     /// A NetworkPolicy whose limit to some ports means nothing, because the mesh's port carries all of them.
     PortLimitVoid = "MESH0061", Warning;
+    /// Somebody uninstalls the mesh: nothing is captured, whatever labels say.
+    Leaving = "MESH0070", Error;
 }
 
 /// Collects findings about one object.

@@ -3,6 +3,10 @@
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use serde::Serialize;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use crate::print::{self, Output};
 
@@ -60,6 +64,11 @@ impl Failure {
     /// Exit code 124.
     pub fn timeout(after: Duration) -> Self {
         Self::new(TIMEOUT, format!("no answer within {after:?}")).hint("raise it with --timeout")
+    }
+
+    /// Exit code 130.
+    pub fn interrupted() -> Self {
+        Self::new(INTERRUPTED, "interrupted")
     }
 
     /// Exit code 124, with what was still awaited.
@@ -120,6 +129,20 @@ impl Failure {
         }
         print::stderr(&text);
         ExitCode::from(self.code)
+    }
+}
+
+/// Runs work, but not beyond `patience`, and not beyond Ctrl-C or SIGTERM (which is how Kubernetes ends a hook's pod).
+pub async fn bounded<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| Failure::runtime(format!("cannot listen for SIGTERM: {error}")))?;
+    tokio::select! {
+        result = timeout(patience, work) => result.unwrap_or_else(|_| Err(Failure::timeout(patience))),
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        _ = terminate.recv() => Err(Failure::interrupted()),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     cli::{Globals, InstallArgs, Profile},
     cluster::Cluster,
     exit::Failure,
+    leave,
     print::{self, Answer, Grid, Output},
     progress::{Progress, confirm},
 };
@@ -46,7 +47,7 @@ pub async fn run(globals: &Globals, args: &InstallArgs) -> Result<ExitCode, Fail
     let cluster = Cluster::connect(globals).await?;
     let mut progress = Progress::new();
     progress.now("asking the cluster");
-    refuse_foreign(&cluster).await?;
+    let again = refuse_foreign(&cluster).await?;
     decide_istio_labels(&cluster, &mut values, &mut progress).await?;
     let objects = render(&release, &values)?;
     let question =
@@ -56,14 +57,18 @@ pub async fn run(globals: &Globals, args: &InstallArgs) -> Result<ExitCode, Fail
     apply::crds(&cluster, &chart::crds().map_err(broken)?, &mut progress).await?;
     apply::namespace(&cluster, &mut progress).await?;
     apply::objects(&cluster, &objects, &mut progress).await?;
+    if leave::back(&cluster).await? {
+        progress.done("the mesh was leaving, and stays");
+    }
     if args.wait {
         ready::wait(&cluster, globals.patience(), &mut progress).await?;
     }
     drop(progress);
     print::stdout(&format!(
-        "Tulle {} is installed in namespace {}. Nothing is captured yet: `meshctl enroll ns NAME` puts a namespace into the mesh.",
+        "Tulle {} is installed in namespace {}. {}: `meshctl enroll ns NAME` puts a namespace into the mesh.",
         version(),
-        release.namespace
+        release.namespace,
+        if again { "What was enrolled is enrolled" } else { "Nothing is enrolled by it" },
     ))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -115,12 +120,14 @@ fn version() -> &'static str {
 }
 
 /// Helm's objects are Helm's: two managers would undo each other's work.
-async fn refuse_foreign(cluster: &Cluster) -> Result<(), Failure> {
+/// True: the mesh is there already, and ours.
+async fn refuse_foreign(cluster: &Cluster) -> Result<bool, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.mesh_namespace);
     let found = deployments
         .get_opt("mesh-controller")
         .await
         .map_err(|error| Failure::from_kube("cannot see whether the mesh is installed", &error))?;
+    let again = found.is_some();
     let manager =
         found.and_then(|found| found.metadata.labels).and_then(|mut labels| labels.remove(MANAGED_BY));
     match manager {
@@ -129,7 +136,7 @@ async fn refuse_foreign(cluster: &Cluster) -> Result<(), Failure> {
             cluster.mesh_namespace
         ))
         .hint("upgrade it with `helm upgrade`, or remove it with `helm uninstall` first")),
-        _ => Ok(()),
+        _ => Ok(again),
     }
 }
 

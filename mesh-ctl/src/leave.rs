@@ -1,5 +1,8 @@
 //! Leaving a cluster gracefully: the controller is told, every node takes its hooks off the pods it captured, and only then may anything
 //! be deleted. `meshctl uninstall` and the chart's pre-delete hook do the same.
+//!
+//! Invariant: a mesh that was asked to leave and is not deleted is asked to stay: else it would be off, with every label and policy as it
+//! was.
 
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use kube::{
 };
 use mesh_api::object::ENROLMENT_LABEL;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{cluster::Cluster, exit::Failure, install::MANAGER, progress::Progress};
 
@@ -22,6 +25,8 @@ const LEAVING: &str = "tulle.dev/leaving";
 const LEFT: &str = "tulle.dev/left";
 /// How often the answer is looked for.
 const EVERY: Duration = Duration::from_millis(500);
+/// How long taking the word back may take; it comes after the user's own deadline.
+const TAKE_BACK: Duration = Duration::from_secs(10);
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +41,9 @@ pub enum Left {
 pub async fn leave(cluster: &Cluster, patience: Duration, progress: &mut Progress) -> Result<Left, Failure> {
     let states: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.mesh_namespace);
     let deadline = Instant::now() + patience;
-    let mark = json!({ "metadata": { "annotations": { LEAVING: "true" } } });
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    match states.patch(STATE, &parameters, &Patch::Merge(&mark)).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            progress.warn("the mesh never ran here: there is nothing to leave");
-            return Ok(Left::NeverRan);
-        }
-        Err(error) => return Err(Failure::from_kube("cannot tell the controller to leave", &error)),
+    if mark(&states, Some("true")).await.map_err(|error| cannot_tell(&error))?.is_none() {
+        progress.warn("the mesh never ran here: there is nothing to leave");
+        return Ok(Left::NeverRan);
     }
     progress.now("every node gives its pods their plain network back");
     loop {
@@ -64,6 +63,52 @@ pub async fn leave(cluster: &Cluster, patience: Duration, progress: &mut Progres
     }
     progress.done("every pod has its plain network back");
     Ok(Left::Gracefully)
+}
+
+/// Takes back what [`leave`] asked, if anybody did: the mesh captures again what its labels say. Failing is told, with what to do.
+pub async fn stay(cluster: &Cluster, progress: &mut Progress) {
+    let take_back = async {
+        while let Err(error) = back(cluster).await {
+            progress.now(&format!("{error}; trying again"));
+            sleep(EVERY).await;
+        }
+    };
+    match timeout(TAKE_BACK, take_back).await {
+        Ok(()) => progress.done("nothing was deleted, and the mesh stays"),
+        Err(_) => progress.warn(&format!(
+            "the mesh is still leaving, and could not be told to stay. Say it: kubectl -n {} annotate configmap {STATE} {LEAVING}-",
+            cluster.mesh_namespace
+        )),
+    }
+}
+
+/// Makes a mesh that was asked to leave stay; whether it had been asked.
+pub async fn back(cluster: &Cluster) -> Result<bool, Failure> {
+    let states: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.mesh_namespace);
+    let state = states.get_opt(STATE).await.map_err(|error| cannot_tell(&error))?;
+    let asked = state.is_some_and(|state| said(&state, LEAVING));
+    if asked {
+        mark(&states, None).await.map_err(|error| cannot_tell(&error))?;
+    }
+    Ok(asked)
+}
+
+/// None: there is no state to mark.
+async fn mark(
+    states: &Api<ConfigMap>,
+    leaving: Option<&'static str>,
+) -> Result<Option<ConfigMap>, kube::Error> {
+    let mark = json!({ "metadata": { "annotations": { LEAVING: leaving } } });
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match states.patch(STATE, &parameters, &Patch::Merge(&mark)).await {
+        Ok(state) => Ok(Some(state)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn cannot_tell(error: &kube::Error) -> Failure {
+    Failure::from_kube("cannot tell the controller whether to leave", error)
 }
 
 fn said(state: &ConfigMap, what: &str) -> bool {
@@ -97,17 +142,4 @@ pub async fn remove_labels(cluster: &Cluster, progress: &mut Progress) -> Result
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_word_true_is_an_answer() {
-        let state = |value: &str| -> ConfigMap {
-            serde_json::from_value(json!({ "metadata": { "annotations": { LEFT: value } } })).unwrap()
-        };
-        assert!(said(&state("true"), LEFT));
-        assert!(!said(&state("false"), LEFT));
-        assert!(!said(&state("true"), LEAVING));
-        assert!(!said(&ConfigMap::default(), LEFT));
-    }
-}
+mod tests;

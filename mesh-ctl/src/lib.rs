@@ -53,6 +53,8 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let deadline = cli.timeout();
     let globals = Globals { timeout: Some(deadline), ..cli.globals };
+    // It bounds itself: what it asked of the mesh is taken back when it ends early.
+    let undoes = matches!(cli.command, Command::Uninstall(_));
     let work = async {
         match cli.command {
             Command::Install(args) => install::run(&globals, &args).await,
@@ -67,10 +69,5 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Authz(args) => authz::run(&globals, &args).await,
         }
     };
-    tokio::select! {
-        result = tokio::time::timeout(deadline, work) => {
-            result.unwrap_or_else(|_| Err(Failure::timeout(deadline)))
-        }
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(exit::INTERRUPTED)),
-    }
+    if undoes { work.await } else { exit::bounded(deadline, work).await }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cli::{Globals, UninstallArgs},
     cluster::{Cluster, pods},
-    exit::Failure,
+    exit::{self, Failure},
     install::{MANAGED_BY, MANAGER},
     leave::{self, Left},
     print,
@@ -32,42 +32,69 @@ const OURS: &str = "app.kubernetes.io/part-of=tulle";
 /// What the controller made itself; its owner would collect them, a little later.
 const MADE: (&str, [&str; 2]) = ("tulle-ca", ["tulle-state", "tulle-root-cert"]);
 
-/// Leaves, and deletes.
+/// Leaves, and deletes. Until the first deletion whatever ends it (an error, the deadline, Ctrl-C) takes back what was asked of the mesh.
 pub async fn run(globals: &Globals, args: &UninstallArgs) -> Result<ExitCode, Failure> {
+    let deadline = Instant::now() + globals.patience();
+    let left = || deadline.saturating_duration_since(Instant::now());
     let cluster = Cluster::connect(globals).await?;
     let mut progress = Progress::new();
-    if args.hook {
-        leave::leave(&cluster, globals.patience(), &mut progress).await?;
-        leave::remove_labels(&cluster, &mut progress).await?;
-        return Ok(ExitCode::SUCCESS);
+    let found = args.hook || exit::bounded(left(), agree(&cluster, args)).await?;
+    if let Err(failure) = exit::bounded(left(), depart(&cluster, args, left(), &mut progress)).await {
+        leave::stay(&cluster, &mut progress).await;
+        return Err(failure);
     }
-    let found = installed(&cluster).await?;
+    if !args.hook {
+        exit::bounded(left(), delete(&cluster, args, deadline, &mut progress)).await?;
+        drop(progress);
+        match found {
+            true => print::stdout("Tulle is uninstalled.")?,
+            false => {
+                print::stdout(&format!("Tulle was not installed in namespace {}.", cluster.mesh_namespace))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the mesh is installed; an error if it is not ours to uninstall, or the user does not want it.
+async fn agree(cluster: &Cluster, args: &UninstallArgs) -> Result<bool, Failure> {
+    let found = installed(cluster).await?;
     let purge =
         if args.purge { ", with the CustomResourceDefinitions and every route and policy" } else { "" };
     let question =
         format!("Uninstall Tulle from {}, namespace {}{purge}?", cluster.name, cluster.mesh_namespace);
     confirm(&question, args.yes)?;
+    Ok(found)
+}
 
-    let deadline = Instant::now() + globals.patience();
-    // Deleting needs its part of the time.
-    match leave::leave(&cluster, globals.patience().mul_f32(0.7), &mut progress).await {
+/// Every pod gets its plain network back, and no namespace is enrolled any more.
+async fn depart(
+    cluster: &Cluster,
+    args: &UninstallArgs,
+    patience: Duration,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    // What comes after it needs its part of the time.
+    match leave::leave(cluster, patience.mul_f32(0.7), progress).await {
         Ok(Left::Gracefully | Left::NeverRan) => {}
         Err(failure) if args.force => progress.warn(&format!("{failure}: going on, as --force says")),
         Err(failure) => return Err(failure),
     }
-    leave::remove_labels(&cluster, &mut progress).await?;
-    delete_workloads(&cluster, deadline, &mut progress).await?;
-    delete_rest(&cluster, &mut progress).await?;
+    leave::remove_labels(cluster, progress).await
+}
+
+async fn delete(
+    cluster: &Cluster,
+    args: &UninstallArgs,
+    deadline: Instant,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    delete_workloads(cluster, deadline, progress).await?;
+    delete_rest(cluster, progress).await?;
     if args.purge {
-        purge_all(&cluster, &mut progress).await?;
+        purge_all(cluster, progress).await?;
     }
-    drop(progress);
-    if !found {
-        print::stdout(&format!("Tulle was not installed in namespace {}.", cluster.mesh_namespace))?;
-    } else {
-        print::stdout("Tulle is uninstalled.")?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Whether there is a controller; Helm's releases are Helm's to uninstall.

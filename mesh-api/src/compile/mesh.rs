@@ -31,3 +31,17 @@ pub(super) fn settings(index: &Index, list: &mut Vec<Diagnostic>) -> MeshSetting
     }
     settings
 }
+
+/// A mesh that leaves captures nothing, whatever labels say: whoever looks must see that before anything else.
+pub(super) fn leaving(index: &Index) -> Option<Diagnostic> {
+    index.options().leaving.then(|| Diagnostic {
+        severity: Code::Leaving.severity(),
+        code: Code::Leaving,
+        object: None,
+        field: String::new(),
+        message: "the mesh is being uninstalled: no pod is captured, and none of its policies holds. If nobody does that any more, take \
+                  it back with `meshctl install`, or finish it"
+            .to_owned(),
+        origin: None,
+    })
+}

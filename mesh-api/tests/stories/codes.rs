@@ -119,6 +119,8 @@ fn example(code: Code) -> String {
         Code::WeakMode => istio("PeerAuthentication", "a", "{mtls: {mode: DISABLE}}"),
         Code::MeshPortBlocked => network_policy("[{port: 8080}]"),
         Code::PortLimitVoid => network_policy("[{port: 8080}, {port: 15008}]"),
+        // No object says so.
+        Code::Leaving => String::new(),
         Code::SettingWithoutEffect => {
             core("ConfigMap", "name: istio, namespace: istio-system", "data: {mesh: 'enableTracing: true'}")
         }
@@ -128,7 +130,11 @@ fn example(code: Code) -> String {
 #[test]
 fn each_can_be_produced_and_names_its_place() {
     for code in Code::ALL {
-        let options = Options { istio_labels: *code != Code::LabelWithoutEffect, ..Options::default() };
+        let options = Options {
+            istio_labels: *code != Code::LabelWithoutEffect,
+            leaving: *code == Code::Leaving,
+            ..Options::default()
+        };
         let mut index = Index::with_options(options);
         let _ = index.apply_file(parse("0-shop.yaml", SHOP));
         let _ = index.apply_file(parse("1-more.yaml", &example(*code)));
@@ -137,7 +143,8 @@ fn each_can_be_produced_and_names_its_place() {
         assert!(!found.is_empty(), "{code}: {:#?}", compiled.diagnostics);
         for finding in found {
             assert_eq!(finding.severity, code.severity());
-            assert_eq!(finding.origin.as_ref().map(|origin| &*origin.file), Some("1-more.yaml"), "{finding}");
+            let place = (*code != Code::Leaving).then_some("1-more.yaml");
+            assert_eq!(finding.origin.as_ref().map(|origin| &*origin.file), place, "{finding}");
             assert!(!finding.message.is_empty());
         }
     }

@@ -320,6 +320,13 @@ async fn leaving_is_over_when_every_node_has_let_go() {
         told.borrow_and_update().clone().unwrap().left
     };
     assert!(!left().await, "node-1 has not acknowledged");
+    let findings = async || {
+        let (reply, status) = oneshot::channel();
+        bench.commands.send(Command::Status(reply)).await.unwrap();
+        let findings = status.await.unwrap().diagnostics;
+        findings.into_iter().map(|finding| (finding.code.clone(), finding.severity())).collect::<Vec<_>>()
+    };
+    assert_eq!(findings().await, [("MESH0070".to_owned(), v1::Severity::Error)]);
     let node = || NodeName::new("node-1");
     let mut nonce = first.nonce;
     loop {
@@ -336,4 +343,5 @@ async fn leaving_is_over_when_every_node_has_let_go() {
     assert!(left().await, "node-2 never came, and is not waited for any longer");
     bench.commands.send(Command::Leaving(false)).await.unwrap();
     assert!(!left().await);
+    assert_eq!(findings().await, []);
 }

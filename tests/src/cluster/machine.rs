@@ -69,6 +69,21 @@ impl Cluster {
         self.signal(part, Signal::SIGKILL)
     }
 
+    /// Stops the agent of a node until the value is dropped: it answers nothing and closes nothing.
+    pub fn stop_agent(&self, node: &NodeName) -> Result<StoppedAgent> {
+        let name = self.agent(node)?;
+        let pod = self.get(&["pod", "-n", super::OWN_NAMESPACE, &name])?;
+        let uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
+        let is_agent = |process: &PathBuf| {
+            std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "mesh-node")
+        };
+        let process = super::pod::processes_of(uid)?.into_iter().find(is_agent).context("no agent runs")?;
+        let pid = process.file_name().and_then(|pid| pid.to_str()).context("no PID")?.parse()?;
+        let agent = StoppedAgent(Pid::from_raw(pid));
+        kill(agent.0, Signal::SIGSTOP).context("cannot stop the agent")?;
+        Ok(agent)
+    }
+
     /// Starts what is not running.
     pub fn repair(&self) -> Result<()> {
         super::kubectl::output(
@@ -141,6 +156,18 @@ impl Cluster {
         let started = words.next().map(str::to_owned);
         anyhow::ensure!(started == process::start_time(pid), "{} is not running", part.record());
         Ok(i32::try_from(pid)?)
+    }
+}
+
+/// An agent that stands still; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct StoppedAgent(Pid);
+
+impl Drop for StoppedAgent {
+    fn drop(&mut self) {
+        if let Err(error) = kill(self.0, Signal::SIGCONT) {
+            eprintln!("the agent {} does not go on: {error}", self.0);
+        }
     }
 }
 

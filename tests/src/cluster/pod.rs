@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Cluster;
@@ -158,16 +158,24 @@ impl Seat for ClusterPod {
 
 /// The network namespace of any process in the pod's cgroup.
 fn netns_of(uid: &str) -> Result<PathBuf> {
+    let mut namespaces = processes_of(uid)?.into_iter().map(|process| process.join("ns/net"));
+    namespaces
+        .find(|netns| netns.exists())
+        .with_context(|| format!("no process of pod {uid} is on this machine"))
+}
+
+/// The processes in the pod's cgroup, as folders of /proc.
+pub(super) fn processes_of(uid: &str) -> Result<Vec<PathBuf>> {
     let (plain, escaped) = (format!("pod{uid}"), format!("pod{}", uid.replace('-', "_")));
+    let mut processes = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
         let cgroups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        let netns = entry.path().join("ns/net");
-        if (cgroups.contains(&plain) || cgroups.contains(&escaped)) && netns.exists() {
-            return Ok(netns);
+        if cgroups.contains(&plain) || cgroups.contains(&escaped) {
+            processes.push(entry.path());
         }
     }
-    bail!("no process of pod {uid} is on this machine")
+    Ok(processes)
 }
