@@ -169,6 +169,11 @@ impl Authority {
         &self.root_pem
     }
 
+    /// What is kept, to be put back where it is missing.
+    pub fn kept(&self) -> RootPem {
+        RootPem { key: self.issuer.key().serialize_pem(), certificate: self.root_pem.clone() }
+    }
+
     /// Until when the root is valid.
     pub fn root_not_after(&self) -> OffsetDateTime {
         self.root_not_after

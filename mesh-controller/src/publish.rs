@@ -145,7 +145,7 @@ impl Publisher {
         match command {
             Command::Source(changes) => self.source_changed(changes),
             Command::Leaving(leaving) => self.stale |= self.index.set_leaving(leaving) == Changed::Yes,
-            Command::Forgotten => self.memory.forgotten(),
+            Command::Remembered(seen) => self.memory.seen(seen.as_ref()),
             Command::Connect(connect, reply) => {
                 let id = self.connect(connect);
                 let _ = reply.send(id);

@@ -1,8 +1,14 @@
 //! What the publisher can be asked and told, and what it makes known.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use mesh_model::{name::NodeName, resource::ResourceKey};
+use mesh_model::{
+    name::{NodeName, WorkloadUid},
+    resource::ResourceKey,
+};
 use mesh_proto::{v1, version::Version};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -66,8 +72,8 @@ pub enum Command {
     Source(Changes),
     /// The mesh is being uninstalled, or is not any more.
     Leaving(bool),
-    /// What was published is not remembered where it is kept: somebody removed it.
-    Forgotten,
+    /// What is remembered as published, where it is kept; None: nothing that can be read.
+    Remembered(Option<BTreeSet<WorkloadUid>>),
     /// A node came.
     Connect(Connect, oneshot::Sender<StreamId>),
     /// A node said something.

@@ -71,9 +71,12 @@ impl Memory {
         self.written.clone().unwrap_or_default()
     }
 
-    /// What was remembered is gone from its place.
-    pub fn forgotten(&mut self) {
-        self.written = None;
+    /// What somebody saw in its place. If it is not what was written, it is written again: somebody changed it (or it was seen late, and
+    /// writing the same once more does no harm).
+    pub fn seen(&mut self, seen: Option<&BTreeSet<WorkloadUid>>) {
+        if seen != self.written.as_ref() {
+            self.written = None;
+        }
     }
 
     /// When [`Self::write`] tries again after a failure.
@@ -126,8 +129,24 @@ mod tests {
         assert!(memory.write(&uids).await.unwrap());
         assert_eq!(Memory::open(directory.path()).unwrap().published(), uids);
         std::fs::remove_file(directory.path().join("published.json")).unwrap();
-        memory.forgotten();
+        memory.seen(None);
         assert!(memory.write(&uids).await.unwrap());
+        assert_eq!(Memory::open(directory.path()).unwrap().published(), uids);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_wrote_over_it_is_written_again_and_its_own_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("published.json");
+        let mut memory = Memory::open(directory.path()).unwrap();
+        let uids: BTreeSet<_> = ["a", "b"].map(WorkloadUid::new).into();
+        memory.write(&uids).await.unwrap();
+        std::fs::write(&path, "[\"c\"]").unwrap();
+        memory.seen(Some(&uids));
+        memory.write(&uids).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "[\"c\"]", "nobody saw it");
+        memory.seen(Some(&[WorkloadUid::new("c")].into()));
+        memory.write(&uids).await.unwrap();
         assert_eq!(Memory::open(directory.path()).unwrap().published(), uids);
     }
 

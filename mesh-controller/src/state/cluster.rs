@@ -46,7 +46,10 @@ pub const LEFT: &str = "tulle.dev/left";
 /// The key in [`ROOT_CERT`].
 pub const ROOT_KEY: &str = "root.crt";
 
-const CA_SECRET: &str = "tulle-ca";
+/// The Secret of the root and its key.
+pub const CA_SECRET: &str = "tulle-ca";
+/// The same, in errors.
+const SECRET: &str = "Secret tulle-ca";
 const CA_CERTIFICATE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
 const PUBLISHED: &str = "published.json.gz";
@@ -84,6 +87,13 @@ pub enum ClusterStateError {
     /// More workloads than an object can hold.
     #[error("{0} workloads do not fit into ConfigMap tulle-state")]
     TooLarge(usize),
+    /// There is a mesh and no root for it.
+    #[error(
+        "Secret tulle-ca is missing while ConfigMap {0} shows that there is a mesh with its certificates; restore the Secret from a backup. \
+         Without one, begin with a new root: uninstall and install again, or delete ConfigMaps tulle-root-cert and tulle-state and \
+         restart every mesh-node, which cuts the pods of old and new certificates off each other until then"
+    )]
+    RootMissing(&'static str),
     /// A new root could not be made.
     #[error(transparent)]
     Root(#[from] CaError),
@@ -118,26 +128,43 @@ impl ClusterState {
         Ok(Self { client, namespace, owner })
     }
 
-    /// The root; a new one if there is none. Whoever creates the Secret first decides.
+    /// The root; a new one if there is none and never was one. Whoever creates the Secret first decides.
     pub async fn root(
         &self,
         trust_domain: &TrustDomain,
         now: OffsetDateTime,
     ) -> Result<RootPem, ClusterStateError> {
-        let what = "Secret tulle-ca";
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace.as_str());
-        if let Some(secret) = call(what, secrets.get_opt(CA_SECRET)).await? {
+        let secrets = self.secrets();
+        if let Some(secret) = call(SECRET, secrets.get_opt(CA_SECRET)).await? {
             return root_of(secret);
         }
+        self.refuse_a_second_root().await?;
         let fresh = RootPem::generate(trust_domain, now)?;
-        match call(what, secrets.create(&PostParams::default(), &self.secret(&fresh))).await {
-            Ok(_) => {
-                tracing::info!("made a new root");
-                Ok(fresh)
-            }
-            Err(ClusterStateError::Call { error, .. }) if is_already_exists(&error) => {
-                root_of(call(what, secrets.get(CA_SECRET)).await?)
-            }
+        if self.put_back(&fresh).await? {
+            tracing::info!("made a new root");
+            return Ok(fresh);
+        }
+        root_of(call(SECRET, secrets.get(CA_SECRET)).await?)
+    }
+
+    /// What a root leaves behind, where its Secret is gone.
+    async fn refuse_a_second_root(&self) -> Result<(), ClusterStateError> {
+        let maps = self.config_maps();
+        if call("ConfigMap tulle-root-cert", maps.get_opt(ROOT_CERT)).await?.is_some() {
+            return Err(ClusterStateError::RootMissing(ROOT_CERT));
+        }
+        match call("ConfigMap tulle-state", maps.get_opt(STATE)).await? {
+            Some(map) if published_in(&map).is_ok_and(|published| published.is_empty()) => Ok(()),
+            Some(_) => Err(ClusterStateError::RootMissing(STATE)),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates the Secret; false: there is one.
+    pub async fn put_back(&self, root: &RootPem) -> Result<bool, ClusterStateError> {
+        match call(SECRET, self.secrets().create(&PostParams::default(), &self.secret(root))).await {
+            Ok(_) => Ok(true),
+            Err(ClusterStateError::Call { error, .. }) if is_already_exists(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -178,6 +205,11 @@ impl ClusterState {
         let maps = self.config_maps();
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         call("ConfigMap tulle-state", maps.patch_metadata(STATE, &parameters, &patch)).await.map(drop)
+    }
+
+    /// Secrets of the own namespace.
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), self.namespace.as_str())
     }
 
     /// ConfigMaps of the own namespace.
@@ -228,17 +260,24 @@ fn annotation<'a>(map: &'a ConfigMap, name: &str) -> Option<&'a str> {
     map.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
+/// Whether the Secret holds this root; its key is not looked at.
+pub fn is_root(secret: &Secret, pem: &str) -> bool {
+    let certificate = secret.data.as_ref().and_then(|data| data.get(CA_CERTIFICATE));
+    certificate.is_some_and(|certificate| certificate.0 == pem.as_bytes())
+}
+
 fn root_of(secret: Secret) -> Result<RootPem, ClusterStateError> {
     let mut data = secret.data.unwrap_or_default();
     let mut text = |key: &str| {
-        let damaged = |reason: String| ClusterStateError::Damaged { what: "Secret tulle-ca", reason };
+        let damaged = |reason: String| ClusterStateError::Damaged { what: SECRET, reason };
         let bytes = data.remove(key).ok_or_else(|| damaged(format!("{key} is missing")))?;
         String::from_utf8(bytes.0).map_err(|_| damaged(format!("{key} is not text")))
     };
     Ok(RootPem { key: text(CA_KEY)?, certificate: text(CA_CERTIFICATE)? })
 }
 
-fn published_in(map: &ConfigMap) -> Result<BTreeSet<WorkloadUid>, ClusterStateError> {
+/// What was published, as the ConfigMap has it.
+pub fn published_in(map: &ConfigMap) -> Result<BTreeSet<WorkloadUid>, ClusterStateError> {
     match map.binary_data.as_ref().and_then(|data| data.get(PUBLISHED)) {
         Some(packed) => unpack(&packed.0),
         // Whoever uninstalls may have made it before we did.

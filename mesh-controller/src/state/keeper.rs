@@ -1,19 +1,23 @@
-//! Keeps the ConfigMaps as they shall be: the root is put back when somebody changes it, and the word of whoever uninstalls is heard.
+//! Keeps the Secret and the ConfigMaps as they shall be: each is put back when somebody removes or changes it, and the word of whoever
+//! uninstalls is heard.
 //!
 //! Invariant: level-triggered. What is seen is compared with what shall be, and what could not be written is tried again.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher;
+use mesh_model::name::WorkloadUid;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{ClusterState, ROOT_CERT, ROOT_KEY, STATE, has_left, is_leaving};
+use super::cluster::{
+    CA_SECRET, ClusterState, ROOT_CERT, ROOT_KEY, STATE, has_left, is_leaving, is_root, published_in,
+};
 use crate::{ca::Authority, metrics::Metrics, publish::Command};
 
 /// Before the next attempt at whatever failed.
@@ -38,8 +42,43 @@ impl Keeper {
     pub async fn keep(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
+            () = self.keep_secret() => {}
             () = self.keep_root() => {}
             () = self.keep_state() => {}
+        }
+    }
+
+    /// A controller that starts without the Secret refuses to: it must be back before.
+    async fn keep_secret(&self) {
+        let mut secrets = pin!(watcher::watch_object(self.state.secrets(), CA_SECRET));
+        let mut missing = false;
+        loop {
+            tokio::select! {
+                Some(seen) = secrets.next() => match seen {
+                    Ok(Some(secret)) => {
+                        missing = false;
+                        if !is_root(&secret, self.authority.root_pem()) {
+                            self.metrics.state_failures.inc();
+                            tracing::error!(
+                                "Secret {CA_SECRET} holds another root than the one in use: the next start splits the mesh. \
+                                 Restore it, or delete it and it is put back"
+                            );
+                        }
+                    }
+                    Ok(None) => missing = true,
+                    Err(error) => watch_failed(CA_SECRET, &error).await,
+                },
+                () = sleep(RETRY), if missing => {}
+            }
+            if missing {
+                match self.state.put_back(&self.authority.kept()).await {
+                    Ok(_) => {
+                        tracing::warn!("Secret {CA_SECRET} was missing and was put back");
+                        missing = false;
+                    }
+                    Err(error) => self.failed(&error),
+                }
+            }
         }
     }
 
@@ -82,11 +121,12 @@ impl Keeper {
                 Some(seen) = maps.next() => match seen {
                     Ok(Some(map)) => {
                         marked = Some(has_left(&map));
+                        self.tell(Command::Remembered(self.remembered(&map))).await;
                         self.tell(Command::Leaving(is_leaving(&map))).await;
                     }
                     Ok(None) => {
                         marked = None;
-                        self.tell(Command::Forgotten).await;
+                        self.tell(Command::Remembered(None)).await;
                     }
                     Err(error) => watch_failed(STATE, &error).await,
                 },
@@ -105,6 +145,10 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    fn remembered(&self, map: &ConfigMap) -> Option<BTreeSet<WorkloadUid>> {
+        published_in(map).inspect_err(|error| self.failed(error)).ok()
     }
 
     /// A publisher that is gone takes the process with it.
