@@ -158,7 +158,14 @@ impl Publisher {
                 Verdict::new("True", "Captured", finding.unwrap_or_default())
             }
             (_, Evidence::Refused) => Verdict::new("False", "CaptureRefused", self.node_s_reason(uid)),
-            _ => Verdict::new("False", "Capturing", format!("waiting for the agent of node {node}")),
+            _ => {
+                let waiting = format!("waiting for the agent of node {node}");
+                let message = match self.node_s_reason(uid) {
+                    reason if reason.is_empty() => waiting,
+                    reason => format!("{waiting}: {reason}"),
+                };
+                Verdict::new("False", "Capturing", message)
+            }
         }
     }
 

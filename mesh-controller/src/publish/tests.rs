@@ -258,6 +258,12 @@ async fn a_source_that_was_read_in_part_is_not_compiled() {
     assert_eq!((readiness.compiled, readiness.source_error), (true, Some("away".to_owned())));
 }
 
+/// Of the only condition.
+fn message(bench: &Bench) -> String {
+    let statuses = bench.statuses.borrow().clone().unwrap();
+    statuses.pods.values().next().map(|pod| pod.verdict.message.clone()).unwrap_or_default()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_told_how_far_it_is_and_that_its_node_is_away_only_after_a_while() {
     let bench = Bench::start().await;
@@ -272,7 +278,32 @@ async fn a_pod_is_told_how_far_it_is_and_that_its_node_is_away_only_after_a_whil
     assert_eq!(reason().await, Some(("Unknown", "NodeAway")));
     let (id, mut inbox) = bench.connect("node-1").await;
     assert_eq!(reason().await, Some(("False", "Capturing")));
-    assert_eq!(tunnels(&bench, id, &mut inbox).await, [v1::Tunnel::None, v1::Tunnel::Hbone]);
+    assert_eq!(message(&bench), "waiting for the agent of node node-1");
+    let first = delta(&mut inbox).await.nonce;
+    let node = || NodeName::new("node-1");
+    bench
+        .commands
+        .send(Command::Heard(id, node(), Said::Ack { nonce: first, refused: vec![] }))
+        .await
+        .unwrap();
+    let not_yet = v1::WorkloadStatus {
+        uid: "a".to_owned(),
+        state: v1::CaptureState::NotCaptured.into(),
+        reason: "it awaits its network".to_owned(),
+        ..v1::WorkloadStatus::default()
+    };
+    let report = Said::Report(v1::Report { workloads: vec![not_yet], nonce: first });
+    bench.commands.send(Command::Heard(id, node(), report)).await.unwrap();
+    assert_eq!(reason().await, Some(("False", "Capturing")));
+    assert_eq!(message(&bench), "waiting for the agent of node node-1: it awaits its network");
+    let captured = v1::WorkloadStatus {
+        uid: "a".to_owned(),
+        state: v1::CaptureState::Captured.into(),
+        ..v1::WorkloadStatus::default()
+    };
+    let report = Said::Report(v1::Report { workloads: vec![captured], nonce: first });
+    bench.commands.send(Command::Heard(id, node(), report)).await.unwrap();
+    assert_eq!(tunnels(&bench, id, &mut inbox).await, [v1::Tunnel::Hbone]);
     assert_eq!(reason().await, Some(("True", "Captured")));
 
     bench.commands.send(Command::Gone(id, NodeName::new("node-1"))).await.unwrap();
