@@ -1,5 +1,6 @@
 //! A Kubernetes cluster as meshctl sees it: a client made from the flags, the mesh's namespace, and what is needed to talk to the mesh.
 
+pub mod events;
 pub mod forward;
 pub mod objects;
 pub mod pods;

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Line, Verdict};
 use crate::{
-    cluster::{Cluster, pods},
+    cluster::{Cluster, events, pods},
     connect,
     exit::Failure,
     install::ready::{self, Rollout},
@@ -27,10 +27,11 @@ pub async fn all(cluster: &Cluster) -> Result<Vec<Line>, Failure> {
         }
     };
     let mut lines = Vec::new();
-    lines.extend(rollout(&controller, &pods::of(cluster, "mesh-controller").await?));
-    lines.extend(rollout(&agents, &pods::of(cluster, "mesh-node").await?));
+    let agent_pods = pods::of(cluster, "mesh-node").await?;
+    lines.extend(component(cluster, &controller, &pods::of(cluster, "mesh-controller").await?).await?);
+    lines.extend(component(cluster, &agents, &agent_pods).await?);
     match status(cluster).await {
-        Ok(status) => lines.extend(of_status(&status, OffsetDateTime::now_utc())),
+        Ok(status) => lines.extend(of_status(&status, &agent_pods, OffsetDateTime::now_utc())),
         Err(failure) => {
             let line = Line::new("mesh", "controller answers", Verdict::Bad, failure.to_string());
             lines.push(line.hint("see the logs of mesh-controller"));
@@ -45,13 +46,29 @@ async fn status(cluster: &Cluster) -> Result<StatusReply, Failure> {
     Ok(status.map_err(|status| Failure::from_status("status", &status))?.into_inner())
 }
 
-/// One line for the component, and one for each of its pods that is not ready.
-pub(super) fn rollout(rollout: &Rollout, pods: &[Pod]) -> Vec<Line> {
+async fn component(cluster: &Cluster, found: &Rollout, pods: &[Pod]) -> Result<Vec<Line>, Failure> {
+    let not_created = match found.is_complete() {
+        true => None,
+        false => events::not_created(cluster, found.component).await?,
+    };
+    Ok(rollout(found, pods, not_created))
+}
+
+/// One line for the component, one for each of its pods that is not ready, and one for those that could not be created.
+pub(super) fn rollout(rollout: &Rollout, pods: &[Pod], not_created: Option<String>) -> Vec<Line> {
     let detail = format!("{} of {} ready", rollout.ready, rollout.wanted);
-    let mut lines = vec![
-        Line::new("mesh", rollout.component, Verdict::good_if(rollout.is_complete()), detail)
-            .hint("the lines below say why"),
-    ];
+    let hint = match not_created.is_some() || pods.iter().any(|pod| pods::trouble(pod).is_some()) {
+        true => "the lines below say why".to_owned(),
+        false => format!("see `kubectl describe` of {}", rollout.component),
+    };
+    let verdict = Verdict::good_if(rollout.is_complete());
+    let mut lines = vec![Line::new("mesh", rollout.component, verdict, detail).hint(hint)];
+    if let Some(why) = not_created {
+        lines
+            .push(Line::new("mesh", format!("pods of {}", rollout.component), Verdict::Bad, why).hint(
+                "Kubernetes does not create them: Pod Security of the namespace, a quota or a webhook",
+            ));
+    }
     for pod in pods {
         if let Some(trouble) = pods::trouble(pod) {
             let place = match pods::node(pod) {
@@ -68,7 +85,7 @@ pub(super) fn rollout(rollout: &Rollout, pods: &[Pod]) -> Vec<Line> {
 }
 
 /// What the controller says of itself, its nodes and its source.
-pub(super) fn of_status(status: &StatusReply, now: OffsetDateTime) -> Vec<Line> {
+pub(super) fn of_status(status: &StatusReply, agents: &[Pod], now: OffsetDateTime) -> Vec<Line> {
     let mut lines = vec![versions(status), authority(&status.ca_not_after, now)];
     for node in &status.nodes {
         let what = format!("node {}", node.node);
@@ -83,7 +100,11 @@ pub(super) fn of_status(status: &StatusReply, now: OffsetDateTime) -> Vec<Line> 
         } else {
             (Verdict::Good, format!("has generation {}", node.acked_generation))
         };
-        lines.push(Line::new("nodes", what, verdict, detail).hint("see the logs of mesh-node there"));
+        let hint = match agents.iter().any(|pod| pods::node(pod) == node.node) {
+            true => "see the logs of mesh-node there",
+            false => "no pod of mesh-node is there",
+        };
+        lines.push(Line::new("nodes", what, verdict, detail).hint(hint));
     }
     lines.extend(findings(status));
     lines

@@ -71,7 +71,7 @@ fn status() -> StatusReply {
 }
 
 fn worst(status: &StatusReply) -> Verdict {
-    let lines = health::of_status(status, datetime!(2026-01-01 0:00 UTC));
+    let lines = health::of_status(status, &[], datetime!(2026-01-01 0:00 UTC));
     let rank = |line: &Line| match line.verdict {
         Verdict::Good => 0,
         Verdict::Warning => 1,
@@ -114,10 +114,36 @@ fn a_pod_that_is_not_ready_is_named_with_its_node() {
     }))
     .unwrap();
     let half = Rollout { component: "mesh-node", ready: 1, wanted: 2, observed: true };
-    let lines = health::rollout(&half, &[pod]);
+    let lines = health::rollout(&half, &[pod], None);
     assert_eq!(lines.len(), 2);
     assert_eq!((lines[1].what.as_str(), lines[1].detail.as_str()), ("mesh-node-x on n2", "Pending"));
     assert!(lines.iter().all(|line| line.verdict == Verdict::Bad));
+}
+
+#[test]
+fn pods_that_could_not_be_created_are_said_and_nothing_is_promised_that_does_not_follow() {
+    let half = Rollout { component: "mesh-node", ready: 1, wanted: 2, observed: true };
+    let lines = health::rollout(&half, &[], Some("violates PodSecurity".to_owned()));
+    assert_eq!(lines[0].hint, "the lines below say why");
+    assert_eq!(
+        (lines[1].what.as_str(), lines[1].detail.as_str()),
+        ("pods of mesh-node", "violates PodSecurity")
+    );
+    let [alone] = &health::rollout(&half, &[], None)[..] else { panic!("nothing else is known") };
+    assert_eq!(alone.hint, "see `kubectl describe` of mesh-node");
+}
+
+#[test]
+fn logs_are_named_only_where_there_is_an_agent() {
+    let mut away = status();
+    away.nodes[0].connected = false;
+    let hint = |agents: &[k8s_openapi::api::core::v1::Pod]| {
+        let lines = health::of_status(&away, agents, datetime!(2026-01-01 0:00 UTC));
+        lines.into_iter().find(|line| line.what == "node n1").unwrap().hint
+    };
+    let pod = json!({ "metadata": {}, "spec": { "nodeName": "n1", "containers": [] } });
+    assert_eq!(hint(&[]), "no pod of mesh-node is there");
+    assert_eq!(hint(&[serde_json::from_value(pod).unwrap()]), "see the logs of mesh-node there");
 }
 
 #[test]

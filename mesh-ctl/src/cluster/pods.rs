@@ -58,10 +58,16 @@ fn container_trouble(container: &ContainerStatus) -> Option<String> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_else(|| "Waiting".to_owned());
-        let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref()).map(|ended| {
-            let message = ended.message.as_deref().unwrap_or_default().trim();
-            format!(" (last ended with code {} {message})", ended.exit_code)
-        });
+        let ended =
+            container.last_state.as_ref().and_then(|last| last.terminated.as_ref()).map(|ended| match ended
+                .message
+                .as_deref()
+                .unwrap_or_default()
+                .trim()
+            {
+                "" => format!(" (last ended with code {})", ended.exit_code),
+                message => format!(" (last ended with code {}: {message})", ended.exit_code),
+            });
         let said = waiting.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
         return Some(format!("{reason}{said}{}", ended.unwrap_or_default()));
     }
@@ -101,6 +107,24 @@ mod tests {
             }],
         }));
         assert_eq!(trouble(&waiting).as_deref(), Some("ErrImagePull: not found"));
+    }
+
+    #[test]
+    fn how_a_container_ended_is_said_with_its_last_words_if_it_had_any() {
+        let ended = |message: &str| {
+            trouble(&pod(json!({
+                "containerStatuses": [{
+                    "name": "mesh-node", "image": "", "imageID": "", "ready": false, "restartCount": 2,
+                    "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+                    "lastState": { "terminated": { "exitCode": 64, "message": message } },
+                }],
+            })))
+        };
+        assert_eq!(ended("").as_deref(), Some("CrashLoopBackOff (last ended with code 64)"));
+        assert_eq!(
+            ended("no port\n").as_deref(),
+            Some("CrashLoopBackOff (last ended with code 64: no port)")
+        );
     }
 
     #[test]

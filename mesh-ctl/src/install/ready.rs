@@ -7,7 +7,7 @@ use kube::Api;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, pods},
+    cluster::{Cluster, events, pods},
     exit::Failure,
     progress::Progress,
 };
@@ -102,10 +102,14 @@ pub async fn wait(cluster: &Cluster, patience: Duration, progress: &mut Progress
 /// How far it is, and what keeps each of its pods.
 async fn reason(cluster: &Cluster, rollout: &Rollout) -> Result<String, Failure> {
     let pods = pods::of(cluster, rollout.component).await?;
-    let troubles: Vec<String> = pods
+    let mut troubles: Vec<String> = pods
         .iter()
         .filter_map(|pod| pods::trouble(pod).map(|why| format!("{}: {why}", pods::name(pod))))
         .collect();
+    if troubles.is_empty() {
+        // Its owner may not even be able to create it.
+        troubles.extend(events::not_created(cluster, rollout.component).await?);
+    }
     let why = if troubles.is_empty() { String::new() } else { format!(" ({})", troubles.join(", ")) };
     Ok(format!("{} {}/{}{why}", rollout.component, rollout.ready, rollout.wanted))
 }
