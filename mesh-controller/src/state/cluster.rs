@@ -150,13 +150,24 @@ impl ClusterState {
     /// What a root leaves behind, where its Secret is gone.
     async fn refuse_a_second_root(&self) -> Result<(), ClusterStateError> {
         let maps = self.config_maps();
-        if call("ConfigMap tulle-root-cert", maps.get_opt(ROOT_CERT)).await?.is_some() {
+        let root_cert = call("ConfigMap tulle-root-cert", maps.get_opt(ROOT_CERT)).await?;
+        if root_cert.is_some_and(|map| self.is_of_this_installation(&map.metadata)) {
             return Err(ClusterStateError::RootMissing(ROOT_CERT));
         }
-        match call("ConfigMap tulle-state", maps.get_opt(STATE)).await? {
+        let state = call("ConfigMap tulle-state", maps.get_opt(STATE)).await?;
+        match state.filter(|map| self.is_of_this_installation(&map.metadata)) {
             Some(map) if published_in(&map).is_ok_and(|published| published.is_empty()) => Ok(()),
             Some(_) => Err(ClusterStateError::RootMissing(STATE)),
             None => Ok(()),
+        }
+    }
+
+    /// Objects of a Deployment that was deleted are collected a little later, with its root.
+    fn is_of_this_installation(&self, metadata: &ObjectMeta) -> bool {
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        match &self.owner {
+            Some(owner) if !owners.is_empty() => owners.iter().any(|each| each.uid == owner.uid),
+            _ => true,
         }
     }
 

@@ -86,6 +86,21 @@ async fn a_root_whose_secret_is_gone_is_not_replaced() {
 }
 
 #[tokio::test]
+async fn what_a_former_installation_left_to_be_collected_does_not_count() {
+    let owner = |uid: &str| OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() };
+    let held_by = |uid: &str| -> Held {
+        let metadata = json!({ "name": ROOT_CERT, "ownerReferences": [owner(uid)] });
+        Arc::new(Mutex::new([(ROOT_CERT.to_owned(), json!({ "metadata": metadata, "data": {} }))].into()))
+    };
+    let start = async |held: Held| {
+        let state = ClusterState { owner: Some(Arc::new(owner("now"))), ..state_over(&held) };
+        state.root(&TrustDomain::default(), OffsetDateTime::now_utc()).await
+    };
+    assert!(start(held_by("before")).await.is_ok());
+    assert!(matches!(start(held_by("now")).await, Err(ClusterStateError::RootMissing(ROOT_CERT))));
+}
+
+#[tokio::test]
 async fn the_secret_that_is_put_back_is_the_one_that_was_there() {
     let held = Held::default();
     let (trust_domain, now) = (TrustDomain::default(), OffsetDateTime::now_utc());
