@@ -70,7 +70,8 @@ impl Keeper {
                 },
                 () = sleep(RETRY), if missing => {}
             }
-            if missing {
+            // A mesh that has left is being deleted, and its Secret with it.
+            if missing && !*self.left.borrow() {
                 match self.state.put_back(&self.authority.kept()).await {
                     Ok(_) => {
                         tracing::warn!("Secret {CA_SECRET} was missing and was put back");
