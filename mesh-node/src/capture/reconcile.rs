@@ -189,7 +189,7 @@ impl Reconciler {
                     self.failed.remove(uid);
                     let mut former = self.orphans.take_of(|orphan| orphan == uid);
                     former.retain(|place| place.cookie() != captured.pod.captured.cookie());
-                    self.unenroll(former, "it has another sandbox");
+                    self.unenroll(former, "the pod has another sandbox");
                     self.captured.insert(uid.clone(), captured);
                     self.publish();
                 }

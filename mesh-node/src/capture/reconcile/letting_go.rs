@@ -40,7 +40,7 @@ impl Reconciler {
                 self.end(captured, &Cut::PodGone);
             }
             let orphan = self.orphans.take_departed(&departure.uid, departure.netns);
-            self.unenroll(orphan, "it is deleted");
+            self.unenroll(orphan, "the pod is deleted");
             departure.done();
         }
     }
@@ -64,7 +64,7 @@ impl Reconciler {
             self.end(captured, &Cut::PodGone);
         }
         for captured in over {
-            self.unenroll(vec![captured.pod.captured.clone()], "it is gone");
+            self.unenroll(vec![captured.pod.captured.clone()], "the pod is gone");
             self.end(captured, &Cut::PodGone);
         }
         for captured in unknown {
@@ -73,7 +73,7 @@ impl Reconciler {
             self.end(captured, &Cut::PodGone);
         }
         let over = self.orphans.take_over(sighting);
-        self.unenroll(over, "it is gone");
+        self.unenroll(over, "the pod is gone");
     }
 
     /// Orphans that are known again and not wanted, and all of them once the mesh leaves.
@@ -82,12 +82,12 @@ impl Reconciler {
         let is_let_go =
             |uid: &WorkloadUid| leaving || (snapshot.workload(uid).is_some() && !wanted.contains_key(uid));
         let let_go = self.orphans.take_of(is_let_go);
-        self.unenroll(let_go, "it is let go");
+        self.unenroll(let_go, "the pod is let go");
     }
 
     pub(super) fn unenroll(&self, places: Vec<CapturedPod>, why: &'static str) {
         for place in places {
-            tracing::info!(pod = place.uid(), why, "the pod's hooks are taken off");
+            tracing::info!(pod = place.uid(), "{why}: its hooks are taken off");
             if let Err(error) = self.rooms.hooks.unenroll(&place) {
                 tracing::warn!(pod = place.uid(), %error, "the hooks of a pod remain");
             }
