@@ -174,13 +174,20 @@ impl Files {
         Ok(written)
     }
 
-    /// Removes what the plugin needs, once no runtime calls it any more.
+    /// Removes the plugin and its memory, once no runtime calls it any more. The socket stays: a mesh that was asked to leave may be asked
+    /// to stay, and we still listen.
     pub fn remove_rest(&mut self) -> Result<(), InstallError> {
         self.plugin = None;
-        for path in [self.plugin(), self.state(), self.socket()] {
+        for path in [self.plugin(), self.state()] {
             file::remove(&path).map_err(failed(&path))?;
         }
         Ok(())
+    }
+
+    /// Removes the socket, when nobody listens any more.
+    pub fn remove_socket(&self) -> Result<(), InstallError> {
+        let path = self.socket();
+        file::remove(&path).map(drop).map_err(failed(&path))
     }
 
     /// Replaces the text of a file, if the edit changes it. A link is followed, not replaced.

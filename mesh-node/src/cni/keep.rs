@@ -39,7 +39,7 @@ pub async fn keep(rooms: Rooms, files: Files, standing: watch::Sender<Standing>)
         tokio::select! {
             () = keeper.rooms.phase.reached(Stage::Draining) => {
                 keeper.look().await;
-                return;
+                return keeper.close().await;
             }
             () = touched.notified() => sleep(SETTLE).await,
             seen = changed.changed() => if seen.is_err() { return },
@@ -95,6 +95,16 @@ impl Keeper {
         self.has_left = true;
         tracing::info!("the CNI plugin is removed");
         Ok(())
+    }
+
+    /// The last act of an agent whose mesh has left.
+    async fn close(&mut self) {
+        if self.has_left
+            && let Err(error) =
+                self.blocking(|files| files.remove_socket().map_err(|error| error.to_string())).await
+        {
+            tracing::warn!(error, "the socket of the CNI plugin stays on the node");
+        }
     }
 
     /// Runs what reads and writes files, away from the control threads.

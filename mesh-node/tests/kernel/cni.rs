@@ -177,8 +177,11 @@ fn the_chain_is_kept_while_the_mesh_is_there_and_taken_off_when_it_leaves() {
     eventually("nothing is captured", || !server.sees_proxy_of(&pod));
     assert!(agent.plugin("ADD", "shop", "new", &pod).is_success, "nobody waits for a mesh that leaves");
     eventually("the rest is removed", || {
-        ["bin/tulle-cni", "state/enrolment.json", "run/cni.sock"]
-            .iter()
-            .all(|name| !agent.path(name).exists())
+        ["bin/tulle-cni", "state/enrolment.json"].iter().all(|name| !agent.path(name).exists())
     });
+
+    // Whoever uninstalls may think better of it.
+    agent.told(shop(), vec![workload("u1", Enrolment::Yes), workload("u2", Enrolment::Yes)]);
+    eventually("the plugin is chained again", is_chained);
+    assert!(agent.plugin("ADD", "shop", "u2", &world.pod()).is_success, "the agent still listens");
 }

@@ -32,7 +32,8 @@ fn a_policy_that_would_cut_the_tunnel_is_found_before_enrolment() -> Result<()> 
     let cluster = Cluster::with_mesh()?;
     let space = cluster.space("np-find")?;
     let server = space.deploy(&App::echo("server").node(1))?;
-    space.kubectl(&["get", "pods"])?;
+    // Findings are about who is cut off: there must be somebody.
+    space.deploy(&App::echo("caller").node(2))?;
     let (code, clean, _) = cluster.meshctl(&["check", "-n", space.name()])?;
     ensure!(!clean.contains("only-80"), "nothing is wrong yet ({code}): {clean}");
     space.configure(ONLY_80)?;
